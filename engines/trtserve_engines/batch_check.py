@@ -1,0 +1,80 @@
+"""Decides whether a model can be batched: by its signature and by running it, not by guessing."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from trtserve_engines.engine import Arrays, Engine, ExecutionContext
+from trtserve_engines.errors import ExecutionError
+from trtserve_engines.samples import DYNAMIC_SIZES, sample_inputs
+from trtserve_engines.signature import DYNAMIC, Signature
+
+_ROWS = 3
+
+
+# The order of additions changes with the batch size, and with it the last digits.
+_TOLERANCE = {2: 2e-2, 4: 1e-3, 8: 1e-6}
+
+
+class Batchability(NamedTuple):
+    """Whether rows of different requests may share a run, and why."""
+
+    batched: bool
+    reason: str
+
+
+def check_batchable(engine: Engine) -> Batchability:
+    """Runs rows one by one and together; they must give the same numbers. Takes a few runs of the model."""
+    signature = engine.signature
+    if not signature.first_dimension_is_dynamic():
+        return Batchability(False, _static_reason(signature))
+    context = engine.create_context(batched=False)
+    try:
+        return _self_test(context, signature)
+    finally:
+        context.close()
+
+
+def _static_reason(signature: Signature) -> str:
+    fixed = [spec.name for spec in signature.inputs + signature.outputs if not spec.shape or spec.shape[0] != DYNAMIC]
+    if not fixed:
+        return "the model has no inputs or outputs"
+    return f"the first dimension of {', '.join(map(repr, fixed))} is fixed, so it cannot be a batch dimension"
+
+
+def _self_test(context: ExecutionContext, signature: Signature) -> Batchability:
+    dynamic = any(DYNAMIC in spec.shape[1:] for spec in signature.inputs)
+    failure = ""
+    for size in DYNAMIC_SIZES if dynamic else DYNAMIC_SIZES[:1]:
+        inputs = sample_inputs(signature, rows=_ROWS, dynamic_size=size)
+        try:
+            return _compare(context, inputs)
+        except ExecutionError as error:
+            failure = failure or str(error)
+    return Batchability(False, f"the self-test could not run the model with {_ROWS} rows: {failure}")
+
+
+def _compare(context: ExecutionContext, inputs: Arrays) -> Batchability:
+    together = context.run([inputs]).outputs
+    for name, output in together.items():
+        if output.ndim == 0 or output.shape[0] != _ROWS:
+            return Batchability(False, f"{_ROWS} rows in gave output {name!r} the shape {list(output.shape)}")
+    for row in range(_ROWS):
+        alone = context.run([{name: array[row : row + 1] for name, array in inputs.items()}]).outputs
+        for name, output in together.items():
+            if not _same(alone[name], output[row : row + 1]):
+                return Batchability(False, f"a row of output {name!r} changes with the rows beside it")
+    return Batchability(True, f"{_ROWS} rows one by one and together gave the same numbers")
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    if one.shape != other.shape:
+        return False
+    if one.dtype.kind in "biuOSU":
+        return bool(np.array_equal(one, other))
+    tolerance = _TOLERANCE.get(one.dtype.itemsize, max(_TOLERANCE.values()))
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    scale = float(np.max(np.abs(other), initial=0.0, where=np.isfinite(other)))
+    return bool(np.allclose(one, other, rtol=tolerance, atol=tolerance * scale, equal_nan=True))

@@ -1,0 +1,75 @@
+"""What every backend offers: an Engine, loaded once and shared, and ExecutionContexts, one per thread, that run it.
+
+The words are TensorRT's. For ONNX Runtime the engine is the session and a context holds the staging arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from trtserve_engines.signature import Signature
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class BatchResult(NamedTuple):
+    """What one run gave: the outputs of all its rows, owned by the receiver, and where the time went, in ns."""
+
+    outputs: dict[str, np.ndarray]
+    input_ns: int
+    compute_ns: int
+    output_ns: int
+
+
+class ExecutionContext(Protocol):
+    """Runs batches, one at a time, on the thread that made it."""
+
+    def run(self, parts: Sequence[Arrays]) -> BatchResult:
+        """Runs the rows of all `parts` as one batch, in their order; raises ExecutionError.
+
+        The parts fit the signature (checked before), are read-only and need to live only until this returns.
+        """
+        ...
+
+    def close(self) -> None:
+        """Gives back what the context holds. Called once, on the thread that made it."""
+        ...
+
+
+class Engine(Protocol):
+    """A model loaded on a device. May be shared by threads; the contexts that it makes may not."""
+
+    @property
+    def signature(self) -> Signature:
+        """Names, types and shapes of what the model takes and gives."""
+        ...
+
+    @property
+    def backend(self) -> str:
+        """The runtime that executes the model, for example "onnxruntime"."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where it executes, for example "cpu" or "gpu:0"."""
+        ...
+
+    @property
+    def max_rows(self) -> int | None:
+        """The largest number of rows in a batch; None where the engine sets no limit."""
+        ...
+
+    def create_context(self, *, batched: bool) -> ExecutionContext:
+        """A new context for the calling thread.
+
+        `batched` says that the first dimension of every input and output counts rows, so that a run may take several
+        parts. Without it a run takes exactly one part, as it is.
+        """
+        ...
+
+    def close(self) -> None:
+        """Gives the model's memory back. Called once, after every context is closed."""
+        ...

@@ -1,0 +1,32 @@
+"""What can go wrong with a model or an engine.
+
+    EngineError(Exception)
+    ├── ModelFileError             the file is missing, unreadable or not a usable ONNX model
+    ├── BackendUnavailableError    the asked-for backend or device is not on this machine
+    ├── SignatureError             arrays that do not fit the model's inputs (the caller's mistake)
+    └── ExecutionError             a batch failed while it ran (the model's or the machine's fault)
+
+Every message says what was given, what was wanted and, where it is known, what to do.
+"""
+
+from __future__ import annotations
+
+
+class EngineError(Exception):
+    """Base of the errors of trtserve_engines."""
+
+
+class ModelFileError(EngineError):
+    """The model file is missing, unreadable or not a usable ONNX model."""
+
+
+class BackendUnavailableError(EngineError):
+    """The asked-for backend or device is not on this machine."""
+
+
+class SignatureError(EngineError):
+    """Arrays that do not fit the model's inputs."""
+
+
+class ExecutionError(EngineError):
+    """A batch failed while it ran."""

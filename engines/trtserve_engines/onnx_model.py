@@ -1,0 +1,174 @@
+"""Reads an ONNX file without running it: signature, opset, external data, digest. Knows no runtime.
+
+External data is checked before any library opens it: a model may only name files below its own folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import defs, helper
+
+from trtserve_engines.errors import ModelFileError
+from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
+
+_READ_SIZE = 1 << 20
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """What an ONNX file says of itself. `external_files` are resolved paths, sorted."""
+
+    path: Path
+    signature: Signature
+    opset: int
+    external_files: tuple[Path, ...]
+
+    def digest(self) -> str:
+        """SHA-256, in hex, over the file and all its external data, read in pieces."""
+        sha = hashlib.sha256()
+        for path in (self.path, *self.external_files):
+            # The length keeps two files apart whose boundary moved.
+            sha.update(path.stat().st_size.to_bytes(8, "little"))
+            with path.open("rb") as file:
+                while piece := file.read(_READ_SIZE):
+                    sha.update(piece)
+        return sha.hexdigest()
+
+
+def read_onnx_model(path: Path) -> OnnxModel:
+    """Reads and checks the model at `path`. Raises ModelFileError with the reason and what to do."""
+    model = _parse(path)
+    return OnnxModel(
+        path=path,
+        signature=_signature(model, path),
+        opset=_checked_opset(model, path),
+        external_files=tuple(_external_files(model, path)),
+    )
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ModelFileError(f"{path} does not exist") from None
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
+    try:
+        model = onnx.ModelProto.FromString(data)
+    except DecodeError as error:
+        raise ModelFileError(
+            f"{path} ({len(data)} bytes) is not an ONNX model or is cut off: {error}; export or copy it again"
+        ) from error
+    if not model.opset_import or not model.graph.output:
+        raise ModelFileError(
+            f"{path} ({len(data)} bytes) is not a whole ONNX model: it has no operator set or no outputs;"
+            " export or copy it again"
+        )
+    return model
+
+
+def _checked_opset(model: onnx.ModelProto, path: Path) -> int:
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    newest = int(defs.onnx_opset_version())
+    if opset > newest:
+        raise ModelFileError(
+            f"{path} uses ONNX opset {opset}; the newest that is known here is {newest}."
+            f" Export it with opset {newest} or lower, or install newer onnx and onnxruntime packages"
+        )
+    return opset
+
+
+def _signature(model: onnx.ModelProto, path: Path) -> Signature:
+    # Before IR version 4 initializers had to be listed as inputs too; they are weights, not something to be fed.
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return Signature(
+        inputs=tuple(_tensor_spec(value, path) for value in model.graph.input if value.name not in weights),
+        outputs=tuple(_tensor_spec(value, path) for value in model.graph.output),
+    )
+
+
+def _tensor_spec(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:
+    if not value.type.HasField("tensor_type"):
+        kind = value.type.WhichOneof("value") or "nothing"
+        raise ModelFileError(f"{path}: {value.name!r} is a {kind}; only tensors can be served")
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        raise ModelFileError(f"{path}: {value.name!r} has no shape, not even its number of dimensions; export it with one")
+    shape = tuple(dim.dim_value if dim.HasField("dim_value") else DYNAMIC for dim in tensor.shape.dim)
+    return TensorSpec(value.name, _numpy_type(tensor.elem_type, value.name, path), shape)
+
+
+def _numpy_type(elem_type: int, name: str, path: Path) -> np.dtype:
+    if elem_type == onnx.TensorProto.STRING:
+        return np.dtype(object)
+    try:
+        return np.dtype(helper.tensor_dtype_to_np_dtype(elem_type))
+    except KeyError:
+        raise ModelFileError(f"{path}: {name!r} has the ONNX element type {elem_type}, which is unknown here") from None
+
+
+def _external_files(model: onnx.ModelProto, path: Path) -> Iterator[Path]:
+    folder = path.parent.resolve()
+    locations = {location for tensor in _tensors(model) for location in _external_location(tensor)}
+    for location in sorted(locations):
+        yield _checked_external_file(location, folder, path)
+
+
+def _checked_external_file(location: str, folder: Path, path: Path) -> Path:
+    target = (folder / location).resolve()
+    if not location or os.path.isabs(location) or not target.is_relative_to(folder):
+        raise ModelFileError(
+            f"{path} names external data {location!r}, which lies outside its folder {folder}; it was not opened."
+            " Save the model with its data beside it"
+        )
+    if not target.is_file():
+        raise ModelFileError(f"{path} needs its external data {location!r}, which is not in {folder}; copy it there")
+    if not os.access(target, os.R_OK):
+        raise ModelFileError(f"{path} needs its external data {target}, which cannot be read; check its permissions")
+    return target
+
+
+def _external_location(tensor: onnx.TensorProto) -> Iterator[str]:
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        yield next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor that the model stores, in subgraphs, attributes and functions too."""
+    yield from _graph_tensors(model.graph)
+    for function in model.functions:
+        yield from _node_tensors(function.node)
+    for training in model.training_info:
+        yield from _graph_tensors(training.initialization)
+        yield from _graph_tensors(training.algorithm)
+
+
+def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield sparse.values
+        yield sparse.indices
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: object) -> Iterator[onnx.TensorProto]:
+    for node in nodes:  # type: ignore[attr-defined]
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            if attribute.HasField("sparse_tensor"):
+                yield attribute.sparse_tensor.values
+                yield attribute.sparse_tensor.indices
+            if attribute.HasField("g"):
+                yield from _graph_tensors(attribute.g)
+            for graph in attribute.graphs:
+                yield from _graph_tensors(graph)

@@ -1,0 +1,240 @@
+"""ONNX Runtime behind the Engine protocol: one session on the CPU, shared by every context.
+
+A context copies the rows of a batch once into its staging buffers, which stay bound to the session; outputs whose
+shape is known beforehand are written into staging as well and leave it by one copy.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trtserve_engines.config import OnnxRuntimeOptions
+from trtserve_engines.engine import Arrays, BatchResult
+from trtserve_engines.errors import ExecutionError, ModelFileError
+from trtserve_engines.onnx_model import OnnxModel
+from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
+from trtserve_engines.staging import StagingBuffer, gather, gathered_shape
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+_BFLOAT16_ELEMENT_TYPE = 16
+_MAX_BINDINGS = 64
+
+
+def _import_onnxruntime() -> Any:
+    # Builds for Linux carry telemetry since 1.30; it reads this when it is loaded.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    return onnxruntime
+
+
+class OnnxRuntimeEngine:
+    """One InferenceSession. Its run is thread-safe, so contexts on any number of threads share it."""
+
+    backend = "onnxruntime"
+    device = "cpu"
+    max_rows: int | None = None
+
+    def __init__(self, session: onnxruntime.InferenceSession, signature: Signature) -> None:
+        self._session = session
+        self.signature = signature
+
+    @classmethod
+    def load(cls, model: OnnxModel, options: OnnxRuntimeOptions) -> OnnxRuntimeEngine:
+        """Loads the model. Raises ModelFileError with ONNX Runtime's own reason where it refuses."""
+        ort = _import_onnxruntime()
+        try:
+            session = ort.InferenceSession(
+                os.fspath(model.path), _session_options(ort, options), providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # its exceptions share no base class
+            raise ModelFileError(f"ONNX Runtime {ort.__version__} cannot load {model.path}: {error}") from error
+        return cls(session, model.signature)
+
+    def create_context(self, *, batched: bool) -> OnnxRuntimeContext:
+        """A context for the calling thread; see Engine."""
+        return OnnxRuntimeContext(self._session, self.signature, batched=batched)
+
+    def close(self) -> None:
+        """Drops the session; its memory goes when the last context is closed too."""
+        del self._session
+
+
+class OnnxRuntimeContext:
+    """Staging buffers of one thread and the bindings that tie them to the session."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, signature: Signature, *, batched: bool) -> None:
+        self._session = session
+        self._signature = signature
+        self._batched = batched
+        self._has_strings = any(spec.dtype.kind == "O" for spec in signature.inputs + signature.outputs)
+        self._inputs = [StagingBuffer(spec.dtype) for spec in signature.inputs]
+        self._outputs = [StagingBuffer(spec.dtype) for spec in signature.outputs]
+        self._bindings: OrderedDict[tuple[tuple[int, ...], ...], _Binding] = OrderedDict()
+
+    def run(self, parts: Sequence[Arrays]) -> BatchResult:
+        """Runs the rows of all parts as one batch; see ExecutionContext."""
+        return self._run_plain(parts) if self._has_strings else self._run_bound(parts)
+
+    def close(self) -> None:
+        """Drops the bindings and their memory."""
+        self._bindings.clear()
+        del self._session, self._inputs, self._outputs
+
+    def _run_bound(self, parts: Sequence[Arrays]) -> BatchResult:
+        start = perf_counter_ns()
+        binding = self._binding(parts)
+        for spec, staged in zip(self._signature.inputs, binding.inputs, strict=True):
+            gather(staged, parts, spec.name)
+        gathered = perf_counter_ns()
+        with _Execution():
+            self._session.run_with_iobinding(binding.io)
+        ran = perf_counter_ns()
+        outputs = binding.copy_outputs(self._signature.outputs)
+        return BatchResult(outputs, gathered - start, ran - gathered, perf_counter_ns() - ran)
+
+    def _run_plain(self, parts: Sequence[Arrays]) -> BatchResult:
+        """For models with strings, which have no memory that could be staged."""
+        start = perf_counter_ns()
+        feeds = {}
+        for spec in self._signature.inputs:
+            array = np.concatenate([part[spec.name] for part in parts]) if len(parts) > 1 else parts[0][spec.name]
+            feeds[spec.name] = _decoded(array) if spec.dtype.kind == "O" else array
+        gathered = perf_counter_ns()
+        names = [spec.name for spec in self._signature.outputs]
+        with _Execution():
+            outputs = dict(zip(names, self._session.run(names, feeds), strict=True))
+        return BatchResult(outputs, gathered - start, perf_counter_ns() - gathered, 0)
+
+    def _binding(self, parts: Sequence[Arrays]) -> _Binding:
+        shapes = tuple(gathered_shape(parts, spec.name) for spec in self._signature.inputs)
+        binding = self._bindings.get(shapes)
+        if binding is None:
+            binding = self._bind(shapes)
+            if len(self._bindings) >= _MAX_BINDINGS:
+                self._bindings.popitem(last=False)
+            self._bindings[shapes] = binding
+        else:
+            self._bindings.move_to_end(shapes)
+        return binding
+
+    def _bind(self, shapes: tuple[tuple[int, ...], ...]) -> _Binding:
+        rows = shapes[0][0] if self._batched else None
+        output_shapes = [_known_shape(spec, rows) for spec in self._signature.outputs]
+        inputs, moved = _staged(self._inputs, shapes)
+        outputs, outputs_moved = _staged(self._outputs, output_shapes)
+        if moved or outputs_moved:
+            self._bindings.clear()
+        return _Binding(self._session, self._signature, inputs, outputs)
+
+
+class _Binding:
+    """Staged arrays of one set of input shapes, tied to the session. An output of unknown shape has None."""
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        signature: Signature,
+        inputs: Sequence[np.ndarray | None],
+        outputs: Sequence[np.ndarray | None],
+    ) -> None:
+        self.io = session.io_binding()
+        self.inputs = [array for array in inputs if array is not None]
+        self.outputs = outputs
+        for spec, array in zip(signature.inputs, self.inputs, strict=True):
+            self.io.bind_ortvalue_input(spec.name, _ort_value(array))
+        for spec, output in zip(signature.outputs, outputs, strict=True):
+            if output is None:
+                self.io.bind_output(spec.name)
+            else:
+                self.io.bind_ortvalue_output(spec.name, _ort_value(output))
+
+    def copy_outputs(self, specs: Sequence[TensorSpec]) -> dict[str, np.ndarray]:
+        """The outputs in memory of their own."""
+        values = self.io.get_outputs() if any(output is None for output in self.outputs) else ()
+        return {
+            spec.name: output.copy() if output is not None else _array_of(values[index], spec.dtype)
+            for index, (spec, output) in enumerate(zip(specs, self.outputs, strict=True))
+        }
+
+
+class _Execution:
+    """Turns what ONNX Runtime raises, which has no common base class, into ExecutionError."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, Exception):
+            raise ExecutionError(f"ONNX Runtime failed to run the model: {error}") from error
+
+
+def _staged(
+    buffers: Sequence[StagingBuffer], shapes: Sequence[tuple[int, ...] | None]
+) -> tuple[list[np.ndarray | None], bool]:
+    arrays: list[np.ndarray | None] = []
+    any_moved = False
+    for buffer, shape in zip(buffers, shapes, strict=True):
+        array, moved = (None, False) if shape is None else buffer.array(shape)
+        arrays.append(array)
+        any_moved = any_moved or moved
+    return arrays, any_moved
+
+
+def _known_shape(spec: TensorSpec, rows: int | None) -> tuple[int, ...] | None:
+    """The output's shape where it is certain before the run, else None."""
+    shape = spec.shape if rows is None else (rows, *spec.shape[1:])
+    return None if DYNAMIC in shape else shape
+
+
+def _ort_value(array: np.ndarray) -> Any:
+    ort = _import_onnxruntime()
+    if array.dtype.name == "bfloat16":  # numpy does not know it, so neither do ONNX Runtime's conversions
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), _BFLOAT16_ELEMENT_TYPE)
+    return ort.OrtValue.ortvalue_from_numpy(array)
+
+
+def _array_of(value: Any, dtype: np.dtype) -> np.ndarray:
+    if dtype.name != "bfloat16":
+        return np.array(value.numpy())
+    import ctypes
+
+    size = value.tensor_size_in_bytes()
+    memory = (ctypes.c_uint8 * size).from_address(value.data_ptr())
+    return np.frombuffer(memory, dtype).reshape(value.shape()).copy()
+
+
+def _decoded(array: np.ndarray) -> np.ndarray:
+    texts = np.empty(array.size, object)
+    texts[:] = [element.decode() if isinstance(element, bytes) else element for element in array.flat]
+    return texts.reshape(array.shape)
+
+
+def _session_options(ort: Any, options: OnnxRuntimeOptions) -> Any:
+    session = ort.SessionOptions()
+    session.intra_op_num_threads = options.intra_op_threads
+    session.inter_op_num_threads = options.inter_op_threads
+    session.graph_optimization_level = {
+        "disabled": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+        "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+        "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+        "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    }[options.graph_optimization_level]
+    parallel = options.execution_mode == "parallel"
+    session.execution_mode = ort.ExecutionMode.ORT_PARALLEL if parallel else ort.ExecutionMode.ORT_SEQUENTIAL
+    session.enable_cpu_mem_arena = options.memory_arena
+    session.enable_mem_pattern = options.memory_pattern
+    session.log_severity_level = 3  # errors; warnings are about the graph and of no use to the one who serves it
+    spinning = "1" if options.spinning else "0"
+    session.add_session_config_entry("session.intra_op.allow_spinning", spinning)
+    session.add_session_config_entry("session.inter_op.allow_spinning", spinning)
+    return session

@@ -1,0 +1,55 @@
+"""The Open Inference Protocol with Triton's additions: message classes and the table of its calls."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from trtserve_protos.methods import Method, methods_of
+from trtserve_protos.pool import POOL, message_class
+
+SERVICE = "inference.GRPCInferenceService"
+
+METHODS: dict[str, Method] = methods_of(SERVICE)
+
+if TYPE_CHECKING:
+    from trtserve_protos._generated.oip.model_config_pb2 import ModelConfig as ModelConfig
+    from trtserve_protos._generated.oip.open_inference_pb2 import (
+        InferParameter as InferParameter,
+        InferTensorContents as InferTensorContents,
+        ModelConfigRequest as ModelConfigRequest,
+        ModelConfigResponse as ModelConfigResponse,
+        ModelInferRequest as ModelInferRequest,
+        ModelInferResponse as ModelInferResponse,
+        ModelMetadataRequest as ModelMetadataRequest,
+        ModelMetadataResponse as ModelMetadataResponse,
+        ModelReadyRequest as ModelReadyRequest,
+        ModelReadyResponse as ModelReadyResponse,
+        ModelStatistics as ModelStatistics,
+        ModelStatisticsRequest as ModelStatisticsRequest,
+        ModelStatisticsResponse as ModelStatisticsResponse,
+        ModelStreamInferResponse as ModelStreamInferResponse,
+        RepositoryIndexRequest as RepositoryIndexRequest,
+        RepositoryIndexResponse as RepositoryIndexResponse,
+        ServerLiveRequest as ServerLiveRequest,
+        ServerLiveResponse as ServerLiveResponse,
+        ServerMetadataRequest as ServerMetadataRequest,
+        ServerMetadataResponse as ServerMetadataResponse,
+        ServerReadyRequest as ServerReadyRequest,
+        ServerReadyResponse as ServerReadyResponse,
+    )
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Makes a message class when it is first asked for, so that importing this module stays cheap."""
+        try:
+            cls = message_class(f"inference.{name}")
+        except KeyError:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+        globals()[name] = cls
+        return cls
+
+
+DATA_TYPE_NUMBERS: dict[str, int] = {
+    value.name: value.number for value in POOL.FindEnumTypeByName("inference.DataType").values
+}
+"""Triton's configuration names of datatypes, "TYPE_FP32", to their enum numbers."""

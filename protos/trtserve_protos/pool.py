@@ -1,0 +1,39 @@
+"""A private descriptor pool holding the wire definitions, and the message classes made from it.
+
+Two packages that define `inference.*` in protobuf's default pool cannot be imported into one process. Ours stays out
+of it: the descriptors are compiled at build time (protos/generate.py) and read here.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+
+def _read_descriptors() -> bytes:
+    try:
+        return resources.files("trtserve_protos").joinpath("_generated/descriptors.binpb").read_bytes()
+    except FileNotFoundError as error:
+        raise ImportError(
+            "trtserve_protos is not complete: its descriptors were never generated. Run ./build.sh protos"
+        ) from error
+
+
+def _fill_pool() -> descriptor_pool.DescriptorPool:
+    pool = descriptor_pool.DescriptorPool()
+    for file in descriptor_pb2.FileDescriptorSet.FromString(_read_descriptors()).file:
+        pool.AddSerializedFile(file.SerializeToString())
+    return pool
+
+
+POOL = _fill_pool()
+
+
+def message_class(full_name: str) -> Any:
+    """The message class called `full_name`, for example "inference.ModelInferRequest".
+
+    Typed as Any because protobuf makes classes at run time; the dialect modules give them their generated types.
+    """
+    return message_factory.GetMessageClass(POOL.FindMessageTypeByName(full_name))

@@ -1,0 +1,133 @@
+"""Arrays to tensor bytes and back: raw form, BYTES framing, typed contents.
+
+Reading makes read-only views of the message's own bytes; nothing is copied but BYTES elements and typed contents,
+which have no layout that numpy could look at. Element counts are checked before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtserve_protos import dtypes
+from trtserve_protos.dtypes import BYTES, DataType
+from trtserve_protos.errors import TensorError
+
+if TYPE_CHECKING:
+    from trtserve_protos.oip import InferTensorContents
+
+_LENGTH = struct.Struct("<I")
+_BOOL = dtypes.from_name("BOOL")
+
+
+def element_count(shape: Sequence[int]) -> int:
+    """The number of elements of a tensor of this shape. Raises TensorError for a negative dimension."""
+    if shape and min(shape) < 0:
+        raise TensorError(f"shape {list(shape)} has a negative dimension; every dimension must be 0 or more")
+    return math.prod(shape)
+
+
+def array_from_raw(raw: bytes | memoryview, datatype: DataType, shape: Sequence[int]) -> np.ndarray:
+    """A read-only array of `shape` over `raw`: row-major, little-endian. Raises TensorError where they do not fit."""
+    if datatype is BYTES:
+        return _array_from_elements(_unframe(raw, element_count(shape)), shape)
+    wanted = element_count(shape) * datatype.item_size
+    if len(raw) != wanted:
+        raise TensorError(
+            f"{len(raw)} bytes given, {wanted} wanted for datatype {datatype.name} and shape {list(shape)}"
+        )
+    array = np.frombuffer(raw, datatype.numpy).reshape(shape)
+    if datatype is _BOOL and array.size and array.view(np.uint8).max() > 1:
+        raise TensorError("BOOL bytes must be 0 or 1; another value is among those given")
+    return array
+
+
+def raw_from_array(array: np.ndarray) -> bytes | memoryview:
+    """The raw form of an array: a view of its own memory where that is laid out as the wire wants it, else a copy."""
+    if array.dtype.kind in "SUO":
+        return _frame(array)
+    array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return array.reshape(-1).view(np.uint8).data
+
+
+def array_from_contents(contents: InferTensorContents, datatype: DataType, shape: Sequence[int]) -> np.ndarray:
+    """An array of `shape` from the typed contents. Raises TensorError where field, count or a value does not fit."""
+    field = _contents_field(datatype)
+    for descriptor, _ in contents.ListFields():
+        if descriptor.name != field:
+            raise TensorError(f"contents.{descriptor.name} given, contents.{field} wanted for {datatype.name}")
+    elements = getattr(contents, field)
+    wanted = element_count(shape)
+    if len(elements) != wanted:
+        raise TensorError(f"{len(elements)} elements in contents.{field} given, {wanted} wanted for {list(shape)}")
+    if datatype is BYTES:
+        return _array_from_elements(elements, shape)
+    try:
+        return np.array(elements, datatype.numpy).reshape(shape)
+    except OverflowError as error:
+        raise TensorError(f"contents.{field} holds a value outside the range of {datatype.name}: {error}") from None
+
+
+def fill_contents(contents: InferTensorContents, array: np.ndarray) -> None:
+    """Writes the elements of `array` into `contents`. Raises TensorError for a type that travels raw only."""
+    datatype = dtypes.from_numpy(array.dtype)
+    elements = list(map(_bytes_of, array.flat)) if datatype is BYTES else array.ravel().tolist()
+    getattr(contents, _contents_field(datatype)).extend(elements)
+
+
+def has_contents(datatype: DataType) -> bool:
+    """Whether the protocol has a typed field for this datatype; FP16 and BF16 travel raw only."""
+    return bool(datatype.contents_field)
+
+
+def _contents_field(datatype: DataType) -> str:
+    if not datatype.contents_field:
+        raise TensorError(f"{datatype.name} has no field in contents; send it in raw_input_contents")
+    return datatype.contents_field
+
+
+def _array_from_elements(elements: Sequence[bytes], shape: Sequence[int]) -> np.ndarray:
+    array = np.empty(len(elements), object)
+    array[:] = elements
+    return array.reshape(shape)
+
+
+def _unframe(raw: bytes | memoryview, count: int) -> list[bytes]:
+    """Splits BYTES elements: each a 4-byte little-endian length and that many bytes."""
+    end = len(raw)
+    if count * _LENGTH.size > end:
+        raise TensorError(f"{end} bytes given, at least {count * _LENGTH.size} wanted for {count} BYTES elements")
+    elements = []
+    position = 0
+    for index in range(count):
+        start = position + _LENGTH.size
+        if start > end:
+            raise TensorError(f"BYTES element {index} of {count}: its length is cut off at byte {end}")
+        position = start + _LENGTH.unpack_from(raw, position)[0]
+        if position > end:
+            raise TensorError(f"BYTES element {index} of {count}: {position - start} bytes announced, {end - start} left")
+        elements.append(bytes(raw[start:position]))
+    if position != end:
+        raise TensorError(f"{end - position} bytes are left over after the {count} BYTES elements of the shape")
+    return elements
+
+
+def _frame(array: np.ndarray) -> bytes:
+    pieces = []
+    for element in array.flat:
+        data = _bytes_of(element)
+        pieces.append(_LENGTH.pack(len(data)))
+        pieces.append(data)
+    return b"".join(pieces)
+
+
+def _bytes_of(element: object) -> bytes:
+    if isinstance(element, bytes):
+        return element
+    if isinstance(element, str):
+        return element.encode("utf-8", "surrogateescape")
+    raise TensorError(f"a BYTES element must be bytes or str; {type(element).__name__} given")

@@ -1,0 +1,132 @@
+"""The composition root: the only place that constructs the server's parts and wires them."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import grpc.aio
+
+from trtserve_engines.config import ConfigError
+from trtserve_protos import health, oip
+from trtserve_server.config import ServerConfig
+from trtserve_server.metrics import MetricsServer
+from trtserve_server.models.registry import Registry, State
+from trtserve_server.models.repository import find_models
+from trtserve_server.rpc.health import HealthService
+from trtserve_server.rpc.oip import OipService
+from trtserve_server.rpc.reflection import reflection_handlers
+from trtserve_server.scheduling.reactor import AsyncioReactor
+from trtserve_server.security import server_credentials
+
+
+class App:
+    """A whole server. Made, started and stopped on one running asyncio loop."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self.config = config
+        self._sources = find_models(config)
+        self._credentials = server_credentials(config)
+        self._executor = ThreadPoolExecutor(config.load_threads, "load")
+        self.registry = Registry(config, AsyncioReactor(), self._executor)
+        self.registry.on_change = self._publish_health
+        self._health = HealthService()
+        self._oip = OipService(self.registry, lambda: self.ready, config.stream_window)
+        self._serving = False
+        self._metrics: MetricsServer | None = None
+        self.grpc_port = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests can be sent: loading is over, no stop has begun, and enough models serve."""
+        if not self._serving:
+            return False
+        states = [entry.state is State.READY for entry in self.registry.entries()]
+        return all(states) if self.config.strict_readiness or not states else any(states)
+
+    @property
+    def http_port(self) -> int:
+        """The port of /metrics; 0 where there is none."""
+        return self._metrics.port if self._metrics else 0
+
+    async def start(self) -> None:
+        """Listens, not yet ready; loads and warms up every model; is ready. Raises ConfigError."""
+        if self.config.http_address:
+            self._metrics = MetricsServer(self.config.http_address, self.registry.models)
+        self._server = self._make_server()
+        await self._server.start()
+        loaded = asyncio.Event()
+        self.registry.load(self._sources, loaded.set)
+        await loaded.wait()
+        self._serving = True
+        self._publish_health()
+
+    async def stop(self, drain_timeout_s: float) -> bool:
+        """Refuses what is new, answers what was accepted within the time, ends everything; False if some was lost."""
+        self._serving = False
+        drained = asyncio.Event()
+        self.registry.drain(drained.set)
+        self._health.end()
+        self._oip.end_streams()
+        stopping = asyncio.ensure_future(self._server.stop(drain_timeout_s))
+        complete = True
+        try:
+            await asyncio.wait_for(drained.wait(), drain_timeout_s)
+            # Answers are on their way; calls that never end by themselves (reflection) need not be waited for.
+            await asyncio.gather(stopping, self._server.stop(min(1.0, drain_timeout_s)))
+        except TimeoutError:
+            complete = False
+        await self.close()
+        return complete
+
+    async def close(self) -> None:
+        """Ends everything at once: what still runs gets no answer."""
+        self.registry.stop()
+        await self._server.stop(0)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self.registry.close, 1.0)
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        if self._metrics:
+            await loop.run_in_executor(None, self._metrics.close)
+
+    def _make_server(self) -> grpc.aio.Server:
+        size = self.config.max_message_bytes
+        server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", size),
+                ("grpc.max_send_message_length", size),
+                # Two servers must not share a port unnoticed: a port in use is an error.
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        handlers = [self._oip.handler(), self._health.handler()]
+        if self.config.reflection:
+            handlers += reflection_handlers((oip.SERVICE, health.SERVICE))
+        server.add_generic_rpc_handlers(tuple(handlers))
+        self.grpc_port = self._listen(server)
+        return server
+
+    def _listen(self, server: grpc.aio.Server) -> int:
+        address = self.config.grpc_address
+        try:
+            if self._credentials:
+                return server.add_secure_port(address, self._credentials)
+            return server.add_insecure_port(address)
+        except RuntimeError as error:
+            if self._metrics:
+                self._metrics.close()
+            raise ConfigError(
+                f"grpc_address = {address!r} cannot be listened on; is another server running there?"
+                " Stop it or choose another with --grpc-address"
+            ) from error
+
+    def _publish_health(self) -> None:
+        ready = "SERVING" if self.ready else "NOT_SERVING"
+        statuses = {"": ready, oip.SERVICE: ready, health.SERVICE: ready}
+        for entry in self.registry.entries():
+            serving = entry.state is State.READY and self._serving
+            key = entry.name
+            if serving or key not in statuses:
+                statuses[key] = "SERVING" if serving else "NOT_SERVING"
+        self._health.update(statuses)

@@ -1,0 +1,57 @@
+"""The block of text that ends the start: addresses, models, and the command to try next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trtserve_server import __version__
+from trtserve_server.app import App
+from trtserve_server.config import parse_address
+from trtserve_server.models.registry import Entry, State
+
+
+def banner(app: App, seconds: float) -> str:
+    """What serves where, after a start that took `seconds`."""
+    entries = list(app.registry.entries())
+    ready = [entry for entry in entries if entry.state is State.READY]
+    state = "ready" if app.ready else "NOT READY: no model serves" if not ready else "NOT READY"
+    lines = [f"trtserve {__version__} is {state} after {seconds:.1f} s", ""]
+    lines.append(f"  gRPC     {grpc_target(app)}")
+    if app.http_port:
+        lines.append(f"  metrics  http://{_target(app.config.http_address, app.http_port)}/metrics")
+    lines += ["", *_table([_HEAD, *map(_row, entries)])]
+    lines += [f"  {entry.name}: {entry.reason}" for entry in entries if entry.reason]
+    return "\n".join([*lines, "", f"Try next:  {_next_command(app, ready)}"])
+
+
+def grpc_target(app: App) -> str:
+    """The address that clients on this machine connect to."""
+    return _target(app.config.grpc_address, app.grpc_port)
+
+
+_HEAD = ("MODEL", "VERSION", "STATE", "BACKEND", "DEVICE", "BATCH")
+
+
+def _row(entry: Entry) -> Sequence[str]:
+    model = entry.model
+    if model is None:
+        return entry.name, entry.version or "-", entry.state.value, "-", "-", "-"
+    batch = f"up to {model.max_batch_size}" if model.max_batch_size else "no"
+    return entry.name, entry.version, entry.state.value, model.backend, model.device, batch
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _next_command(app: App, ready: Sequence[Entry]) -> str:
+    host, _ = parse_address(app.config.grpc_address, "grpc_address")
+    url = "" if grpc_target(app) == "127.0.0.1:8001" else f" --url {grpc_target(app)}"
+    return f"trtserve-client{url} " + (f"model {ready[0].name}" if ready else "models")
+
+
+def _target(address: str, port: int) -> str:
+    host, _ = parse_address(address, "address")
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"{shown}:{port}"

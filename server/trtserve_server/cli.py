@@ -1,0 +1,112 @@
+"""The command `trtserve`: options to a configuration, a configuration to a running server."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from trtserve_engines.config import ConfigError
+from trtserve_server import __version__
+from trtserve_server.config import ServerConfig
+from trtserve_server.options import (
+    add_arguments,
+    as_mapping,
+    build,
+    from_arguments,
+    from_environment,
+    merged,
+    nearest,
+    toml_text,
+)
+
+EXIT_USAGE = 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """Names the nearest known flag where an unknown one is given, and never guesses a shortened one."""
+
+    def parse_args(self, arguments: Any = None, namespace: Any = None) -> Any:
+        parsed, unknown = self.parse_known_args(arguments, namespace)
+        if unknown:
+            name = unknown[0].partition("=")[0]
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            self.error(f"{name!r} is unknown{nearest(name, flags)}")
+        return parsed
+
+    def error(self, message: str) -> NoReturn:
+        print(f"trtserve: {message}", file=sys.stderr)
+        raise SystemExit(EXIT_USAGE)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the server until a signal and exits: 0 drained, 1 forced, 2 wrong use or configuration."""
+    started = time.monotonic()
+    parsed = _parser().parse_args(arguments)
+    try:
+        config = read_config(parsed, os.environ)
+        if parsed.print_config:
+            print(config_text(config))
+            raise SystemExit(0)
+        raise SystemExit(_run(config, started))
+    except ConfigError as error:
+        print(f"trtserve: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_USAGE) from None
+
+
+def read_config(parsed: argparse.Namespace, environment: Mapping[str, str]) -> ServerConfig:
+    """The configuration: command line over environment over file. Raises ConfigError."""
+    from trtserve_server.models.repository import read_toml
+    from pathlib import Path
+
+    file = read_toml(Path(parsed.config)) if parsed.config else {}
+    if file:
+        build(ServerConfig, file, parsed.config)  # a mistake in the file is reported with its name
+    values = merged(file, from_environment(ServerConfig, environment), from_arguments(ServerConfig, parsed))
+    return build(ServerConfig, values, "configuration")
+
+
+def config_text(config: ServerConfig) -> str:
+    """The effective configuration of the server, and of each model as a comment, as a file for --config."""
+    from trtserve_server.models.repository import find_models
+
+    text = toml_text(as_mapping(config))
+    for version in find_models(config):
+        lines = toml_text(as_mapping(version.config)).splitlines()
+        head = f"# Model {version.name}, version {version.version or '-'}: {version.problem or version.path}"
+        text += "\n".join(["", "", head, *(f"#   {line}".rstrip() for line in lines)])
+    return text
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="trtserve",
+        description="Serves ONNX models over gRPC by the Open Inference Protocol.",
+        epilog="Every option may also stand in the --config file and in the environment as TRTSERVE_NAME.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"trtserve {__version__}")
+    parser.add_argument("--config", metavar="FILE.toml", help="read options from this file")
+    parser.add_argument("--print-config", action="store_true", help="print the effective configuration and exit")
+    add_arguments(parser, ServerConfig, positional="model")
+    return parser
+
+
+def _run(config: ServerConfig, started: float) -> int:
+    logging.basicConfig(
+        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    # Imported here, so that --help and mistakes are answered at once.
+    import uvloop
+
+    from trtserve_server.lifecycle import serve
+
+    return uvloop.run(serve(config, started))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""What can be configured: frozen dataclasses that check themselves. An option is written once, here.
+
+Command line, environment, files and reference text are derived from the fields by `options.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from trtserve_engines.config import BACKENDS, ConfigError, OnnxRuntimeOptions, check_at_least, check_choices, option
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+MAX_MESSAGE_BYTES = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """When requests of one model share a run."""
+
+    preferred_batch_sizes: tuple[int, ...] = option((), "sizes that are cut as soon as they are reached, in rows")
+    max_queue_delay_us: int = option(
+        0, "how long an idle instance waits for more rows, counted from the oldest request, in microseconds"
+    )
+    max_queue_size: int = option(10_000, "requests that may wait; further ones are refused at once")
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 0, "max_queue_delay_us")
+        check_at_least(self, 1, "max_queue_size")
+        if any(size < 1 for size in self.preferred_batch_sizes):
+            raise ConfigError(f"preferred_batch_sizes = {list(self.preferred_batch_sizes)}; each must be at least 1")
+
+
+@dataclass(frozen=True)
+class TensorConfig:
+    """What a configuration says of one input or output; it must agree with the ONNX graph."""
+
+    name: str = option("", "the tensor's name in the graph")
+    datatype: str = option("", "its datatype, for example FP32; empty = as in the graph")
+    dims: tuple[int, ...] | None = option(None, "its shape without the batch dimension; absent = as in the graph")
+    label_filename: str = option("", "file beside the configuration with one label per line, for classification")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """How one model is served. What is absent is completed from the ONNX graph and the server's defaults."""
+
+    name: str = option("", "the model's name; must be that of its folder")
+    versions: str = option("latest", 'versions to serve: "latest", "latest:N", "all" or a list such as "1,3"')
+    filename: str = option("model.onnx", "the model file inside each version's folder")
+    max_batch_size: int | None = option(
+        None, "rows in a batch; 0 = never batch; absent = decided by a self-test, with default_max_batch_size"
+    )
+    inputs: tuple[TensorConfig, ...] = option((), "what is said of inputs")
+    outputs: tuple[TensorConfig, ...] = option((), "what is said of outputs")
+    instances: int = option(0, "batches that may run at the same time; 0 = the server's number")
+    warmup_runs: int = option(1, "runs with made-up data per instance before the model is ready")
+    batching: BatchConfig = field(default_factory=BatchConfig)
+    onnxruntime: OnnxRuntimeOptions = field(default_factory=OnnxRuntimeOptions)
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 0, "instances", "warmup_runs")
+        if self.max_batch_size is not None:
+            check_at_least(self, 0, "max_batch_size")
+            too_large = [size for size in self.batching.preferred_batch_sizes if size > self.max_batch_size > 0]
+            if too_large:
+                raise ConfigError(
+                    f"preferred_batch_sizes has {too_large[0]}, which is above max_batch_size = {self.max_batch_size}"
+                )
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """How the server runs, and the defaults of its models."""
+
+    model: tuple[str, ...] = option((), "ONNX file to serve under its stem as version 1; may be given several times")
+    model_repository: tuple[str, ...] = option(
+        (), "folder of models, NAME/VERSION/model.onnx; may be given several times"
+    )
+    grpc_address: str = option("127.0.0.1:8001", "HOST:PORT that gRPC listens on; port 0 = any free one")
+    http_address: str = option("127.0.0.1:8002", "HOST:PORT that /metrics listens on; empty = no metrics endpoint")
+    backend: str = option("auto", "what executes the models", choices=BACKENDS)
+    device: str = option("auto", "where they execute: auto, cpu, gpu or gpu:0,1")
+    default_max_batch_size: int = option(32, "max_batch_size of models that turn out to be batchable")
+    instances: int = option(1, "instances of each model whose configuration does not say")
+    max_message_bytes: int = option(MAX_MESSAGE_BYTES, "largest message taken or sent, in bytes")
+    stream_window: int = option(64, "requests in flight on one stream; more are not read until answers are taken")
+    load_threads: int = option(2, "models loaded at the same time")
+    strict_readiness: bool = option(False, "ready only when every model is; otherwise a failed model leaves it ready")
+    drain_timeout_s: float = option(30.0, "seconds that requests in flight get to finish at shutdown")
+    reflection: bool = option(True, "offer gRPC server reflection")
+    tls_certificate: str = option("", "PEM file with the server's certificate chain; empty = no TLS")
+    tls_key: str = option("", "PEM file with the server's private key")
+    tls_client_ca: str = option("", "PEM file with the authority that clients' certificates must come from (mTLS)")
+    log_level: str = option("info", "least severe lines that are logged", choices=LOG_LEVELS)
+    batching: BatchConfig = field(default_factory=BatchConfig)
+    onnxruntime: OnnxRuntimeOptions = field(default_factory=OnnxRuntimeOptions)
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check_at_least(self, 1, "default_max_batch_size", "instances", "stream_window", "load_threads")
+        check_at_least(self, 1, "max_message_bytes")
+        check_at_least(self, 0, "drain_timeout_s")
+        if self.max_message_bytes > MAX_MESSAGE_BYTES:
+            raise ConfigError(f"max_message_bytes = {self.max_message_bytes}; gRPC ends at {MAX_MESSAGE_BYTES}")
+        _check_device(self.device)
+        parse_address(self.grpc_address, "grpc_address")
+        if self.http_address:
+            parse_address(self.http_address, "http_address")
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise ConfigError("tls_certificate and tls_key go together; one of them is missing")
+        if self.tls_client_ca and not self.tls_certificate:
+            raise ConfigError("tls_client_ca needs tls_certificate and tls_key as well")
+
+
+def parse_address(address: str, name: str) -> tuple[str, int]:
+    """Host and port of "HOST:PORT", the host of IPv6 in brackets. Raises ConfigError that names the option."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise ConfigError(f"{name} = {address!r}; wanted is HOST:PORT, for example 127.0.0.1:8001 or [::1]:8001")
+    return host.strip("[]"), int(port)
+
+
+def _check_device(device: str) -> None:
+    kind, _, numbers = device.partition(":")
+    if device in ("auto", "cpu", "gpu"):
+        return
+    if kind != "gpu" or not all(number.isdecimal() for number in numbers.split(",")):
+        raise ConfigError(f"device = {device!r}; wanted is auto, cpu, gpu or gpu: with numbers, for example gpu:0,1")

@@ -1,0 +1,86 @@
+"""What a request can be answered with instead of outputs; `status` is the name of the gRPC status code.
+
+    RequestError(Exception)
+    ├── InvalidRequest             INVALID_ARGUMENT    the request contradicts the model or the protocol
+    ├── ModelNotFound              NOT_FOUND           no such model or version
+    ├── ModelNotReady              UNAVAILABLE         known, but loading, failed or unloading
+    ├── QueueFull                  UNAVAILABLE         the model's queue holds all that it may
+    ├── ServerStopping             UNAVAILABLE         the server drains
+    ├── DeadlineExceeded           DEADLINE_EXCEEDED   the caller's deadline passed before an answer
+    ├── RequestCancelled           CANCELLED           the caller is gone
+    ├── NotSupported               UNIMPLEMENTED       part of the protocol that this server does not offer
+    └── InferenceFailed            INTERNAL            the model failed on a valid request
+
+Every message says what was given, what was wanted and, where it is known, what to do.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class RequestError(Exception):
+    """Base of everything that a request can be refused or failed with."""
+
+    status: ClassVar[str] = "UNKNOWN"
+    reason: ClassVar[str] = "OTHER"
+    """The label in the metric of failed requests, as Triton names them."""
+
+
+class InvalidRequest(RequestError):
+    """The request contradicts the model or the protocol."""
+
+    status = "INVALID_ARGUMENT"
+
+
+class ModelNotFound(RequestError):
+    """No such model or version."""
+
+    status = "NOT_FOUND"
+
+
+class ModelNotReady(RequestError):
+    """The model is known, but loading, failed or unloading."""
+
+    status = "UNAVAILABLE"
+
+
+class QueueFull(RequestError):
+    """The model's queue holds all that it may."""
+
+    status = "UNAVAILABLE"
+    reason = "REJECTED"
+
+
+class ServerStopping(RequestError):
+    """The server drains and takes nothing new."""
+
+    status = "UNAVAILABLE"
+    reason = "REJECTED"
+
+
+class DeadlineExceeded(RequestError):
+    """The caller's deadline passed before there was an answer."""
+
+    status = "DEADLINE_EXCEEDED"
+    reason = "REJECTED"
+
+
+class RequestCancelled(RequestError):
+    """The caller is gone."""
+
+    status = "CANCELLED"
+    reason = "CANCELED"
+
+
+class NotSupported(RequestError):
+    """Part of the protocol that this server does not offer."""
+
+    status = "UNIMPLEMENTED"
+
+
+class InferenceFailed(RequestError):
+    """The model failed on a valid request."""
+
+    status = "INTERNAL"
+    reason = "BACKEND"

@@ -1,0 +1,175 @@
+"""The metrics endpoint: every definition, under Triton's names where Triton has them, and the HTTP server for them.
+
+Nothing is counted here. A scrape reads the statistics that the models keep anyway.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from trtserve_engines.config import ConfigError
+from trtserve_server.config import parse_address
+from trtserve_server.statistics import Histogram, ModelStatistics
+
+_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_NS_PER_US = 1000
+_POLL_S = 0.05  # how soon the thread notices that it shall end
+# The library writes `_total` behind the names of counters; Triton's have none.
+_TRITON_COUNTER = re.compile(rb"^# (HELP|TYPE) (nv_\w+)_total ", re.MULTILINE)
+
+
+class Measured(Protocol):
+    """What the endpoint has to know of a model."""
+
+    name: str
+    version: str
+    statistics: ModelStatistics
+
+    @property
+    def load_s(self) -> float:
+        """Seconds that loading took."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        ...
+
+
+Value = Callable[[Measured], float]
+
+COUNTERS: tuple[tuple[str, str, Value], ...] = (
+    ("nv_inference_request_success", "Requests answered", lambda m: m.statistics.requests.count),
+    ("nv_inference_count", "Inferences, counted in rows", lambda m: m.statistics.inferences),
+    ("nv_inference_exec_count", "Batches run", lambda m: m.statistics.executions),
+    ("nv_inference_request_duration_us", "Time from arrival to answer", lambda m: m.statistics.success_ns // _NS_PER_US),
+    ("nv_inference_queue_duration_us", "Time in the queue", lambda m: m.statistics.queue_ns // _NS_PER_US),
+    (
+        "nv_inference_compute_input_duration_us",
+        "Time gathering inputs",
+        lambda m: m.statistics.requests.input_ns // _NS_PER_US,
+    ),
+    (
+        "nv_inference_compute_infer_duration_us",
+        "Time running the model",
+        lambda m: m.statistics.requests.compute_ns // _NS_PER_US,
+    ),
+    (
+        "nv_inference_compute_output_duration_us",
+        "Time taking outputs",
+        lambda m: m.statistics.requests.output_ns // _NS_PER_US,
+    ),
+)
+GAUGES: tuple[tuple[str, str, Value], ...] = (
+    ("nv_inference_pending_request_count", "Requests waiting in the queue", lambda m: m.waiting),
+    ("nv_model_load_duration_secs", "Seconds that loading the model took", lambda m: m.load_s),
+)
+HISTOGRAMS: tuple[tuple[str, str, Callable[[ModelStatistics], Histogram]], ...] = (
+    ("trtserve_queue_seconds", "Time of a request in the queue", lambda s: s.queue_s),
+    ("trtserve_compute_seconds", "Time of a request's batch in the engine", lambda s: s.compute_s),
+    ("trtserve_request_seconds", "Time of a request from arrival to answer", lambda s: s.total_s),
+    ("trtserve_batch_rows", "Rows of a batch", lambda s: s.batch_rows),
+)
+_FAILURES = ("nv_inference_request_failure", "Requests refused or failed, by reason")
+
+
+class ModelCollector(Collector):
+    """Reads the statistics of every model at each scrape."""
+
+    def __init__(self, models: Callable[[], Iterable[Measured]]) -> None:
+        self._models = models
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family with its samples."""
+        models = list(self._models())
+        yield from (_family(name, text, "counter", models, value) for name, text, value in COUNTERS)
+        yield from (_family(name, text, "gauge", models, value) for name, text, value in GAUGES)
+        failures = Metric(*_FAILURES, "counter")
+        for model in models:
+            for reason, count in sorted(dict(model.statistics.failures).items()):
+                failures.add_sample(failures.name, {**_labels(model), "reason": reason}, count)
+        yield failures
+        for name, text, select in HISTOGRAMS:
+            histogram = HistogramMetricFamily(name, text, labels=("model", "version"))
+            for model in models:
+                data = select(model.statistics)
+                histogram.add_metric((model.name, model.version), _buckets(data), data.sum)
+            yield histogram
+
+
+class MetricsServer:
+    """Answers GET /metrics on a thread of its own. Raises ConfigError where the address cannot be listened on."""
+
+    def __init__(self, address: str, models: Callable[[], Iterable[Measured]]) -> None:
+        registry = CollectorRegistry()
+        registry.register(ModelCollector(models))
+        ProcessCollector(registry=registry)
+        host, port = parse_address(address, "http_address")
+        try:
+            self._server = ThreadingHTTPServer((host, port), _handler_class(registry))
+        except OSError as error:
+            raise ConfigError(
+                f"http_address = {address!r} cannot be listened on: {error.strerror};"
+                " free the port or choose another with --http-address"
+            ) from error
+        self._server.daemon_threads = True
+        self._thread = Thread(target=self._server.serve_forever, args=(_POLL_S,), name="metrics", daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return self._server.server_address[1]
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _handler_class(registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path.partition("?")[0] != "/metrics":
+                self.send_error(404, "only /metrics is here")
+                return
+            body = _TRITON_COUNTER.sub(rb"# \1 \2 ", generate_latest(registry))
+            self.send_response(200)
+            self.send_header("Content-Type", _CONTENT_TYPE)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Scrapes are not logged."""
+
+    return Handler
+
+
+def _family(name: str, text: str, kind: str, models: Iterable[Measured], value: Value) -> Metric:
+    family = Metric(name, text, kind)
+    for model in models:
+        family.add_sample(name, _labels(model), value(model))
+    return family
+
+
+def _labels(model: Measured) -> dict[str, str]:
+    return {"model": model.name, "version": model.version}
+
+
+def _buckets(histogram: Histogram) -> Sequence[tuple[str, float]]:
+    total = 0
+    buckets = []
+    for bound, count in zip((*map(str, histogram.bounds), "+Inf"), histogram.counts, strict=True):
+        total += count
+        buckets.append((bound, float(total)))
+    return buckets

@@ -1,0 +1,130 @@
+"""Loads one version of a model: reads the graph, checks the configuration against it, opens the engine, decides
+whether it can be batched. Runs on a thread of its own; touches nothing that is shared."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trtserve_engines.batch_check import Batchability, check_batchable
+from trtserve_engines.config import ConfigError
+from trtserve_engines.engine import Engine, ExecutionContext
+from trtserve_engines.errors import EngineError, ExecutionError, ModelFileError
+from trtserve_engines.onnx_model import read_onnx_model
+from trtserve_engines.open_engine import open_engine
+from trtserve_engines.samples import DYNAMIC_SIZES, sample_inputs
+from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
+from trtserve_protos import dtypes
+from trtserve_server.config import ServerConfig, TensorConfig
+from trtserve_server.models.repository import ModelVersion
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that is ready to get instances. `max_batch_size` is 0 where requests are never batched."""
+
+    source: ModelVersion
+    engine: Engine
+    max_batch_size: int
+    batching_reason: str
+    labels: Mapping[str, Sequence[str]]
+    instances: int
+    load_s: float
+
+
+def load_model(source: ModelVersion, server: ServerConfig) -> LoadedModel:
+    """Loads `source`. Raises EngineError with what is wrong and what to do."""
+    start = time.monotonic()
+    if source.problem:
+        raise ModelFileError(source.problem)
+    config = source.config
+    model = read_onnx_model(source.path)
+    engine = open_engine(model, backend=server.backend, device=server.device, onnxruntime=config.onnxruntime)
+    try:
+        batch = _decide_batching(engine, config.max_batch_size)
+        max_batch_size = (config.max_batch_size or server.default_max_batch_size) if batch.batched else 0
+        _check_tensors(config.inputs, engine.signature.inputs, "input", max_batch_size)
+        _check_tensors(config.outputs, engine.signature.outputs, "output", max_batch_size)
+        labels = _read_labels(config.outputs, _config_folder(source))
+    except EngineError:
+        engine.close()
+        raise
+    log.info("%s/%s: %s: %s", source.name, source.version, "batched" if batch.batched else "not batched", batch.reason)
+    instances = config.instances or server.instances
+    return LoadedModel(source, engine, max_batch_size, batch.reason, labels, instances, time.monotonic() - start)
+
+
+def warm_up(context: ExecutionContext, signature: Signature, *, max_batch_size: int, runs: int) -> None:
+    """Runs made-up inputs, alone and as the largest batch, `runs` times each. Raises ExecutionError."""
+    dynamic = any(DYNAMIC in spec.shape[1:] for spec in signature.inputs)
+    for size in DYNAMIC_SIZES if dynamic else DYNAMIC_SIZES[:1]:
+        try:
+            for _ in range(runs):
+                for rows in {1, max(1, max_batch_size)}:
+                    context.run([sample_inputs(signature, rows=rows, dynamic_size=size)])
+            return
+        except ExecutionError as error:
+            failure = error
+    raise ExecutionError(
+        f"the warm-up with made-up inputs failed: {failure}."
+        " If real inputs differ from them, set warmup_runs = 0 in model.toml"
+    ) from failure
+
+
+def _decide_batching(engine: Engine, max_batch_size: int | None) -> Batchability:
+    if max_batch_size is None:
+        return check_batchable(engine)
+    if max_batch_size == 0:
+        return Batchability(False, "the configuration says so (max_batch_size = 0)")
+    if not engine.signature.first_dimension_is_dynamic():
+        shapes = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in (*engine.signature.inputs, *engine.signature.outputs))
+        raise ConfigError(
+            f"max_batch_size = {max_batch_size} needs a dynamic first dimension on every tensor; the graph has {shapes}."
+            " Set max_batch_size = 0 or export the model with a dynamic batch dimension"
+        )
+    return Batchability(True, f"the configuration says so (max_batch_size = {max_batch_size})")
+
+
+def _check_tensors(given: Sequence[TensorConfig], specs: Sequence[TensorSpec], kind: str, max_batch_size: int) -> None:
+    by_name = {spec.name: spec for spec in specs}
+    for tensor in given:
+        spec = by_name.get(tensor.name)
+        if spec is None:
+            raise ConfigError(f"{kind} {tensor.name!r} is configured, but the graph has {', '.join(map(repr, by_name))}")
+        datatype = dtypes.from_numpy(spec.dtype).name
+        if tensor.datatype and tensor.datatype != datatype:
+            raise ConfigError(f"{kind} {spec.name!r}: {tensor.datatype} is configured, the graph has {datatype}")
+        shape = spec.shape[1:] if max_batch_size else spec.shape
+        if tensor.dims is not None and not _dims_agree(tensor.dims, shape):
+            raise ConfigError(
+                f"{kind} {spec.name!r}: dims {list(tensor.dims)} are configured, the graph has {list(shape)}"
+                + (" behind its batch dimension" if max_batch_size else "")
+            )
+
+
+def _dims_agree(dims: Sequence[int], shape: Sequence[int]) -> bool:
+    return len(dims) == len(shape) and all(
+        dim == size or DYNAMIC in (dim, size) for dim, size in zip(dims, shape, strict=True)
+    )
+
+
+def _config_folder(source: ModelVersion) -> Path:
+    """The folder that label files are relative to: the model's, which holds its version folders."""
+    return source.path.parent.parent
+
+
+def _read_labels(outputs: Sequence[TensorConfig], folder: Path) -> dict[str, Sequence[str]]:
+    labels = {}
+    for tensor in outputs:
+        if tensor.label_filename:
+            path = folder / tensor.label_filename
+            try:
+                labels[tensor.name] = path.read_text().splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError(f"output {tensor.name!r}: label file {path} cannot be read: {error}") from error
+    return labels

@@ -1,0 +1,131 @@
+"""Reads Triton's config.pbtxt into the mapping that a ModelConfig is built from.
+
+Fields that do not apply to this server are named once in the log; fields that it would have to honour to give right
+answers, and cannot, are errors.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf import text_format
+
+from trtserve_engines.config import ConfigError
+from trtserve_protos import dtypes, oip
+from trtserve_protos.pool import POOL
+
+if TYPE_CHECKING:
+    from trtserve_protos.oip import ModelConfig as ModelConfigMessage
+
+log = logging.getLogger(__name__)
+
+_HONOURED = {
+    "name",
+    "version_policy",
+    "max_batch_size",
+    "input",
+    "output",
+    "instance_group",
+    "default_model_filename",
+    "dynamic_batching",
+    "model_warmup",
+}
+_REFUSED = {
+    "sequence_batching": "models with state between requests are not supported",
+    "ensemble_scheduling": "ensembles are not supported",
+    "batch_input": "ragged batches are not supported",
+    "batch_output": "ragged batches are not supported",
+}
+_ONNX_BACKENDS = ("", "onnxruntime", "onnxruntime_onnx", "tensorrt", "tensorrt_plan")
+
+
+def read_pbtxt(path: Path) -> dict[str, Any]:
+    """The values that the file sets, by ModelConfig's names. Raises ConfigError with the line of a mistake."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    message = oip.ModelConfig()
+    try:
+        text_format.Parse(text, message, descriptor_pool=POOL)
+    except text_format.ParseError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    try:
+        return values_from_message(message, str(path))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def values_from_message(message: ModelConfigMessage, source: str) -> dict[str, Any]:
+    """The values that a ModelConfig message sets, by our names. Raises ConfigError."""
+    _check_fields(message, source)
+    # 0 cannot be told from absent: as at Triton, a file that names the inputs means it, any other is completed.
+    complete = bool(message.max_batch_size or message.input)
+    values: dict[str, Any] = {"max_batch_size": message.max_batch_size} if complete else {}
+    if message.name:
+        values["name"] = message.name
+    if message.default_model_filename:
+        values["filename"] = message.default_model_filename
+    if message.HasField("version_policy"):
+        values["versions"] = _versions(message)
+    if message.input:
+        values["inputs"] = [_tensor(tensor) for tensor in message.input]
+    if message.output:
+        values["outputs"] = [_tensor(tensor) | {"label_filename": tensor.label_filename} for tensor in message.output]
+    if message.instance_group:
+        values["instances"] = sum(group.count or 1 for group in message.instance_group)
+    if message.HasField("dynamic_batching"):
+        values["batching"] = _batching(message)
+    if message.model_warmup:
+        values["warmup_runs"] = sum(warmup.count or 1 for warmup in message.model_warmup)
+    return values
+
+
+def _check_fields(message: ModelConfigMessage, source: str) -> None:
+    present = [descriptor.name for descriptor, _ in message.ListFields()]
+    for name in present:
+        if name in _REFUSED:
+            raise ConfigError(f"{name} cannot be served: {_REFUSED[name]}")
+    for name in ("platform", "backend"):
+        if getattr(message, name) not in _ONNX_BACKENDS:
+            raise ConfigError(f"{name}: {getattr(message, name)!r} given; only ONNX models can be served")
+    ignored = [name for name in present if name not in _HONOURED | {"platform", "backend"}]
+    if ignored:
+        log.warning("%s: these fields have no effect here: %s", source, ", ".join(ignored))
+
+
+def _versions(message: ModelConfigMessage) -> str:
+    policy = message.version_policy
+    if policy.HasField("all"):
+        return "all"
+    if policy.HasField("specific"):
+        return ",".join(map(str, policy.specific.versions))
+    return f"latest:{policy.latest.num_versions or 1}"
+
+
+def _tensor(tensor: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {"name": tensor.name}
+    if tensor.data_type:
+        values["datatype"] = dtypes.from_config_name(_type_name(tensor.data_type)).name
+    if tensor.dims:
+        values["dims"] = list(tensor.dims)
+    if tensor.HasField("reshape"):
+        raise ConfigError(f"{tensor.name}: reshape is not supported; export the model with the shape to be served")
+    return values
+
+
+def _type_name(number: int) -> str:
+    return next(name for name, value in oip.DATA_TYPE_NUMBERS.items() if value == number)
+
+
+def _batching(message: ModelConfigMessage) -> dict[str, Any]:
+    batching = message.dynamic_batching
+    values: dict[str, Any] = {
+        "preferred_batch_sizes": list(batching.preferred_batch_size),
+        "max_queue_delay_us": batching.max_queue_delay_microseconds,
+    }
+    if batching.default_queue_policy.max_queue_size:
+        values["max_queue_size"] = batching.default_queue_policy.max_queue_size
+    return values

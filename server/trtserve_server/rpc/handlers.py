@@ -1,0 +1,115 @@
+"""Builds gRPC handlers from a table of calls and plain functions, with every exception turned into a status.
+
+Messages arrive and leave as bytes, so that the hot ones can bypass protobuf and a garbled one gets a clear answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from trtserve_protos.errors import WireError
+from trtserve_protos.methods import Method
+from trtserve_server.errors import NotSupported
+from trtserve_server.rpc.status import status_of
+
+Context = Any
+"""A grpc.aio.ServicerContext[bytes, bytes]; its stubs know no context of raw bytes."""
+
+BytesCall = Callable[[bytes, Context], Awaitable[bytes]]
+MessageCall = Callable[[Any, Context], Awaitable[Any]]
+StreamCall = Callable[[Context], Awaitable[None]]
+ServerStreamCall = Callable[[bytes, Context], Awaitable[None]]
+
+
+def generic_handler(
+    service: str,
+    methods: Mapping[str, Method],
+    *,
+    messages: Mapping[str, MessageCall],
+    raw: Mapping[str, BytesCall] | None = None,
+    streams: Mapping[str, StreamCall] | None = None,
+    server_streams: Mapping[str, ServerStreamCall] | None = None,
+) -> grpc.GenericRpcHandler:
+    """One service. A call that is in `methods` and in no mapping is answered with UNIMPLEMENTED and a reason.
+
+    `messages` take and give protobuf messages, `raw` bytes; both kinds of streams write bytes on the context.
+    """
+    raw, streams, server_streams = raw or {}, streams or {}, server_streams or {}
+    handlers: dict[str, Any] = {}
+    for name, method in methods.items():
+        if name in streams:
+            handlers[name] = grpc.stream_stream_rpc_method_handler(_bidirectional(streams[name]))
+        elif name in server_streams:
+            handlers[name] = grpc.unary_stream_rpc_method_handler(_server_side(server_streams[name]))
+        elif name in raw:
+            handlers[name] = grpc.unary_unary_rpc_method_handler(_translated(raw[name]))
+        elif name in messages:
+            handlers[name] = grpc.unary_unary_rpc_method_handler(_translated(_parsed(method, messages[name])))
+        else:
+            handlers[name] = grpc.unary_unary_rpc_method_handler(_translated(_not_supported(method)))
+    return grpc.method_handlers_generic_handler(service, handlers)
+
+
+def parse(method: Method, message: bytes) -> Any:
+    """The request message of `method`. Raises WireError."""
+    try:
+        return method.request_class.FromString(message)
+    except DecodeError as error:
+        raise WireError(f"the message is not a valid {method.request_name}: {error}") from None
+
+
+def _parsed(method: Method, call: MessageCall) -> BytesCall:
+    async def handle(message: bytes, context: Context) -> bytes:
+        response = await call(parse(method, message), context)
+        serialized: bytes = response.SerializeToString()
+        return serialized
+
+    return handle
+
+
+def _translated(call: BytesCall) -> BytesCall:
+    async def handle(message: bytes, context: Context) -> bytes:
+        try:
+            return await call(message, context)
+        except Exception as error:
+            code, details = status_of(error)
+            await context.abort(code, details)
+            raise AssertionError("abort raises") from error
+
+    return handle
+
+
+def _bidirectional(call: StreamCall) -> Any:
+    async def handle(_: AsyncIterator[bytes], context: Context) -> None:
+        await _guarded(call(context), context)
+
+    return handle
+
+
+def _server_side(call: ServerStreamCall) -> Any:
+    async def handle(message: bytes, context: Context) -> None:
+        await _guarded(call(message, context), context)
+
+    return handle
+
+
+async def _guarded(running: Awaitable[None], context: Context) -> None:
+    try:
+        await running
+    except grpc.aio.AbortError:
+        raise
+    except Exception as error:
+        code, details = status_of(error)
+        await context.abort(code, details)
+
+
+def _not_supported(method: Method) -> BytesCall:
+    async def handle(message: bytes, context: Context) -> bytes:
+        raise NotSupported(f"{method.name} is not offered by this version of trtserve")
+
+    return handle

@@ -1,0 +1,139 @@
+"""The Open Inference Protocol with Triton's additions: each call from its message to the core and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import grpc
+
+from trtserve_protos import oip, wire
+from trtserve_server import __version__
+from trtserve_server.models.registry import Registry, State
+from trtserve_server.rpc import describe
+from trtserve_server.rpc.handlers import Context, generic_handler
+from trtserve_server.rpc.infer_codec import response_parts
+from trtserve_server.rpc.stream import InferStream
+from trtserve_server.rpc.submit import answered
+
+if TYPE_CHECKING:
+    from trtserve_protos.oip import (
+        ModelConfigRequest,
+        ModelConfigResponse,
+        ModelMetadataRequest,
+        ModelMetadataResponse,
+        ModelReadyRequest,
+        ModelReadyResponse,
+        ModelStatisticsRequest,
+        ModelStatisticsResponse,
+        RepositoryIndexRequest,
+        RepositoryIndexResponse,
+        ServerLiveRequest,
+        ServerLiveResponse,
+        ServerMetadataRequest,
+        ServerMetadataResponse,
+        ServerReadyRequest,
+        ServerReadyResponse,
+    )
+
+EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "parameters", "statistics")
+"""Triton's names of what is implemented here; nothing that is not."""
+
+
+class OipService:
+    """The calls of inference.GRPCInferenceService. `is_ready` says whether the server as a whole serves."""
+
+    def __init__(self, registry: Registry, is_ready: Callable[[], bool], stream_window: int) -> None:
+        self._registry = registry
+        self._is_ready = is_ready
+        self._stream_window = stream_window
+        self._streams: set[InferStream] = set()
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The service for a grpc.aio server."""
+        return generic_handler(
+            oip.SERVICE,
+            oip.METHODS,
+            raw={"ModelInfer": self.model_infer},
+            streams={"ModelStreamInfer": self.model_stream_infer},
+            messages={
+                "ServerLive": self.server_live,
+                "ServerReady": self.server_ready,
+                "ModelReady": self.model_ready,
+                "ServerMetadata": self.server_metadata,
+                "ModelMetadata": self.model_metadata,
+                "ModelConfig": self.model_config,
+                "ModelStatistics": self.model_statistics,
+                "RepositoryIndex": self.repository_index,
+            },
+        )
+
+    async def model_infer(self, data: bytes, context: Context) -> bytes:
+        """Runs a request and gives its outputs."""
+        submission, response = await answered(self._registry, data, context.time_remaining())
+        header, raw = response_parts(submission.message, submission.raw_form, submission.model, response)
+        return wire.encode_infer_response(header, raw)
+
+    async def model_stream_infer(self, context: Context) -> None:
+        """Runs the requests of a stream."""
+        stream = InferStream(self._registry, context, self._stream_window)
+        self._streams.add(stream)
+        try:
+            await stream.run()
+        finally:
+            self._streams.discard(stream)
+
+    def end_streams(self) -> None:
+        """Ends every stream once what is in flight on it is answered."""
+        for stream in self._streams:
+            stream.end()
+
+    async def server_live(self, request: ServerLiveRequest, context: Context) -> ServerLiveResponse:
+        """Whether the process answers: yes."""
+        return oip.ServerLiveResponse(live=True)
+
+    async def server_ready(self, request: ServerReadyRequest, context: Context) -> ServerReadyResponse:
+        """Whether requests can be sent."""
+        return oip.ServerReadyResponse(ready=self._is_ready())
+
+    async def model_ready(self, request: ModelReadyRequest, context: Context) -> ModelReadyResponse:
+        """Whether this model, or this version of it, can be sent requests. Raises ModelNotFound."""
+        entry = self._registry.entry(request.name, request.version)
+        return oip.ModelReadyResponse(ready=entry.state is State.READY)
+
+    async def server_metadata(self, request: ServerMetadataRequest, context: Context) -> ServerMetadataResponse:
+        """Name, version and what is implemented beyond the core protocol."""
+        return oip.ServerMetadataResponse(name="trtserve", version=__version__, extensions=EXTENSIONS)
+
+    async def model_metadata(self, request: ModelMetadataRequest, context: Context) -> ModelMetadataResponse:
+        """What a model takes and gives. Raises ModelNotFound or ModelNotReady."""
+        model = self._registry.find(request.name, request.version)
+        versions = [entry.version for entry in self._registry.entries() if entry.name == model.name and entry.model]
+        return describe.model_metadata(model, versions)
+
+    async def model_config(self, request: ModelConfigRequest, context: Context) -> ModelConfigResponse:
+        """The effective configuration in Triton's form. Raises ModelNotFound or ModelNotReady."""
+        model = self._registry.find(request.name, request.version)
+        return oip.ModelConfigResponse(config=describe.model_config(model))
+
+    async def model_statistics(self, request: ModelStatisticsRequest, context: Context) -> ModelStatisticsResponse:
+        """What one model, or every model, has done so far. Raises ModelNotFound or ModelNotReady."""
+        if request.name:
+            self._registry.find(request.name, request.version)
+        return oip.ModelStatisticsResponse(
+            model_stats=[
+                describe.model_statistics(model)
+                for model in self._registry.models()
+                if request.name in ("", model.name) and request.version in ("", model.version)
+            ]
+        )
+
+    async def repository_index(self, request: RepositoryIndexRequest, context: Context) -> RepositoryIndexResponse:
+        """Every model with its state, and the reason where it does not serve."""
+        response = oip.RepositoryIndexResponse()
+        for entry in self._registry.entries():
+            if entry.state is State.READY or not request.ready:
+                response.models.add(
+                    name=entry.name, version=entry.version, state=entry.state.value, reason=entry.reason
+                )
+        return response

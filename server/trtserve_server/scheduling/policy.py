@@ -1,0 +1,53 @@
+"""When to cut a batch: a pure function of what waits, who is idle and the time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+@dataclass(frozen=True)
+class BatchPolicy:
+    """`max_rows` in a batch, how long an idle instance waits for more, and sizes worth cutting at once."""
+
+    max_rows: int
+    max_delay_s: float = 0.0
+    preferred_rows: tuple[int, ...] = ()
+
+
+class Dispatch(NamedTuple):
+    """Cut a batch of at most `rows` rows now."""
+
+    rows: int
+    reason: str
+
+
+class WaitUntil(NamedTuple):
+    """More rows may come; decide again at `time` at the latest."""
+
+    time: float
+
+
+class WaitForWork(NamedTuple):
+    """Nothing can be done until a request arrives or an instance is idle."""
+
+
+Decision = Dispatch | WaitUntil | WaitForWork
+
+
+def decide(rows: int, oldest: float, idle: int, now: float, policy: BatchPolicy) -> Decision:
+    """What to do with `rows` rows that may share a batch, the oldest of which arrived at time `oldest`.
+
+    Work-conserving: while no instance is idle the pending batch grows; the delay holds only while one is.
+    """
+    if rows == 0 or idle == 0:
+        return WaitForWork()
+    if rows >= policy.max_rows:
+        return Dispatch(policy.max_rows, "full")
+    preferred = max((size for size in policy.preferred_rows if size <= rows), default=0)
+    if preferred:
+        return Dispatch(preferred, "preferred size")
+    due = oldest + policy.max_delay_s
+    if now >= due:
+        return Dispatch(rows, "delay over" if policy.max_delay_s else "instance idle")
+    return WaitUntil(due)

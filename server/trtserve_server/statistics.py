@@ -1,0 +1,98 @@
+"""What a model has done so far, in plain numbers: cheap to add to per batch, read by RPCs and by the metrics endpoint.
+
+Times are in nanoseconds, histograms in the unit that their bounds have. Written by the scheduling thread only.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from trtserve_engines.engine import BatchResult
+from trtserve_server.request import InferRequest
+
+_NS = 1e9
+
+LATENCY_BOUNDS_S = tuple(round(base * 10.0**power, 9) for power in range(-5, 2) for base in (1, 2.5, 5)) + (100.0,)
+BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class Histogram:
+    """Counts of observations up to each bound; the last count is for those above all bounds."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float, times: int = 1) -> None:
+        """Counts `value`, `times` times."""
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.sum += value * times
+
+
+@dataclass
+class Phases:
+    """Sums over executions or over requests: how many, and the ns in each phase."""
+
+    count: int = 0
+    input_ns: int = 0
+    compute_ns: int = 0
+    output_ns: int = 0
+
+    def add(self, result: BatchResult, times: int) -> None:
+        """Adds the phases of one run, `times` times."""
+        self.count += times
+        self.input_ns += result.input_ns * times
+        self.compute_ns += result.compute_ns * times
+        self.output_ns += result.output_ns * times
+
+
+@dataclass
+class ModelStatistics:
+    """Sums since the model was loaded. `inferences` counts rows, `requests` requests, `per_batch` runs by rows."""
+
+    success_ns: int = 0
+    queue_ns: int = 0
+    failure_ns: int = 0
+    inferences: int = 0
+    last_inference_ms: int = 0
+    requests: Phases = field(default_factory=Phases)
+    failures: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    per_batch: dict[int, Phases] = field(default_factory=lambda: defaultdict(Phases))
+    queue_s: Histogram = field(default_factory=lambda: Histogram(LATENCY_BOUNDS_S))
+    compute_s: Histogram = field(default_factory=lambda: Histogram(LATENCY_BOUNDS_S))
+    total_s: Histogram = field(default_factory=lambda: Histogram(LATENCY_BOUNDS_S))
+    batch_rows: Histogram = field(default_factory=lambda: Histogram(BATCH_BOUNDS))
+
+    @property
+    def executions(self) -> int:
+        """Batches that have run."""
+        return sum(phases.count for phases in self.per_batch.values())
+
+    def record_batch(
+        self, answered: Collection[InferRequest], result: BatchResult, rows: int, started: float, ended: float
+    ) -> None:
+        """Adds one run of `rows` rows that answered these requests; times in seconds of the monotonic clock."""
+        self.per_batch[rows].add(result, 1)
+        self.batch_rows.observe(rows)
+        self.requests.add(result, len(answered))
+        self.compute_s.observe((result.input_ns + result.compute_ns + result.output_ns) / _NS, len(answered))
+        self.last_inference_ms = int(time.time() * 1e3)
+        for request in answered:
+            self.inferences += request.rows
+            waited = started - request.arrived
+            total = ended - request.arrived
+            self.queue_s.observe(waited)
+            self.total_s.observe(total)
+            self.queue_ns += int(waited * _NS)
+            self.success_ns += int(total * _NS)
+
+    def record_failures(self, requests: Collection[InferRequest], reason: str, now: float) -> None:
+        """Adds requests that were refused or failed, under Triton's name of the reason."""
+        if requests:
+            self.failures[reason] += len(requests)
+            self.failure_ns += int(sum(now - request.arrived for request in requests) * _NS)
