@@ -101,7 +101,9 @@ def _tensor_spec(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:
         raise ModelFileError(f"{path}: {value.name!r} is a {kind}; only tensors can be served")
     tensor = value.type.tensor_type
     if not tensor.HasField("shape"):
-        raise ModelFileError(f"{path}: {value.name!r} has no shape, not even its number of dimensions; export it with one")
+        raise ModelFileError(
+            f"{path}: {value.name!r} has no shape, not even its number of dimensions; export it with one"
+        )
     shape = tuple(dim.dim_value if dim.HasField("dim_value") else DYNAMIC for dim in tensor.shape.dim)
     return TensorSpec(value.name, _numpy_type(tensor.elem_type, value.name, path), shape)
 

@@ -10,7 +10,9 @@ DYNAMIC_SIZES = (16, 1, 64, 224)
 """Worth trying in turn for dynamic dimensions other than the first: a graph may refuse short or odd ones."""
 
 
-def sample_inputs(signature: Signature, *, rows: int = 1, dynamic_size: int = 1, seed: int = 0) -> dict[str, np.ndarray]:
+def sample_inputs(
+    signature: Signature, *, rows: int = 1, dynamic_size: int = 1, seed: int = 0
+) -> dict[str, np.ndarray]:
     """Arrays for every input. A dynamic first dimension gets `rows`, every other dynamic one `dynamic_size`.
 
     Floating point is drawn from a normal distribution, integers are 0 or 1 (an index into any table stays valid),

@@ -20,7 +20,7 @@ class StagingBuffer:
         self._memory = _aligned(0)
 
     def array(self, shape: Sequence[int]) -> tuple[np.ndarray, bool]:
-        """An array of `shape` over the buffer, and whether the buffer had to move for it: older arrays are then stale."""
+        """An array of `shape` over the buffer, and whether the buffer moved for it: older arrays are then stale."""
         size = int(np.prod(shape, dtype=np.int64)) * self._dtype.itemsize
         moved = size > len(self._memory)
         if moved:

@@ -6,7 +6,7 @@ Every other module asks here; none spells a datatype's name itself.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -36,7 +36,8 @@ class DataType:
             import ml_dtypes
         except ImportError as error:
             raise ImportError("BF16 tensors need the package ml_dtypes: pip install ml_dtypes") from error
-        return np.dtype(ml_dtypes.bfloat16)
+        dtype: np.dtype = np.dtype(ml_dtypes.bfloat16)
+        return dtype
 
     @property
     def config_name(self) -> str:
@@ -77,6 +78,7 @@ def from_name(name: str) -> DataType:
         raise DataTypeError(f"datatype {name!r} is unknown; known are {', '.join(_BY_NAME)}") from None
 
 
+@lru_cache(maxsize=64)  # numpy makes the names of its types anew at each call
 def from_numpy(dtype: np.dtype) -> DataType:
     """The datatype that carries arrays of this numpy type, in whatever byte order. Raises DataTypeError."""
     if dtype.kind in "SUO":

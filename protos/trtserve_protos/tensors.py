@@ -109,7 +109,9 @@ def _unframe(raw: bytes | memoryview, count: int) -> list[bytes]:
             raise TensorError(f"BYTES element {index} of {count}: its length is cut off at byte {end}")
         position = start + _LENGTH.unpack_from(raw, position)[0]
         if position > end:
-            raise TensorError(f"BYTES element {index} of {count}: {position - start} bytes announced, {end - start} left")
+            raise TensorError(
+                f"BYTES element {index} of {count}: {position - start} bytes announced, {end - start} left"
+            )
         elements.append(bytes(raw[start:position]))
     if position != end:
         raise TensorError(f"{end - position} bytes are left over after the {count} BYTES elements of the shape")

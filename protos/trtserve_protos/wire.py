@@ -1,8 +1,8 @@
 """The hot messages between bytes and their parts, without sending tensor bytes through protobuf.
 
 A message with raw tensors is a small header, which protobuf reads and writes, and long `bytes` entries of one repeated
-field. `split` finds those entries and hands out views of them; `join` puts them behind a header. Both directions touch
-each tensor byte at most once.
+field. Reading finds those entries and hands out views of them; writing puts them behind a header. Either way each
+tensor byte is touched at most once.
 
 Source of the format: https://protobuf.dev/programming-guides/encoding/
 """
@@ -10,7 +10,7 @@ Source of the format: https://protobuf.dev/programming-guides/encoding/
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -23,89 +23,162 @@ if TYPE_CHECKING:
 Buffer = bytes | memoryview
 M = TypeVar("M", bound=Message)
 
-_REQUEST_RAW_FIELD = 7
-_RESPONSE_RAW_FIELD = 6
+REQUEST_RAW_FIELD = 7
+RESPONSE_RAW_FIELD = 6
+_ID_FIELD = 3  # in requests and in responses
 _STREAM_RESPONSE_FIELD = 2
 
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
 _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
 
 
+class Parts(NamedTuple):
+    """A message taken apart: its bytes without id and raw tensors, its id, and a view of each raw tensor."""
+
+    header: bytes
+    id: str
+    raw: list[memoryview]
+
+
 def decode_infer_request(message: bytes) -> tuple[ModelInferRequest, list[memoryview]]:
     """The request without its raw tensors, and a view of each raw tensor. Raises WireError."""
-    header, raw = split(message, _REQUEST_RAW_FIELD)
-    return _parse(oip.ModelInferRequest, header), raw
+    parts = split_infer_request(message)
+    request = parse_infer_request(parts.header)
+    request.id = parts.id
+    return request, parts.raw
+
+
+def split_infer_request(message: Buffer) -> Parts:
+    """The parts of a ModelInferRequest. Requests that differ in id and tensors alone have equal headers."""
+    return _parts(message, REQUEST_RAW_FIELD)
+
+
+def parse_infer_request(header: bytes) -> ModelInferRequest:
+    """The message whose header this is. Raises WireError."""
+    return _parse(oip.ModelInferRequest, header)
 
 
 def encode_infer_request(header: ModelInferRequest, raw: Sequence[Buffer]) -> bytes:
     """The bytes of a request whose tensors are `raw`, in the order of `header.inputs`."""
-    return b"".join(join(header.SerializeToString(), _REQUEST_RAW_FIELD, raw))
+    return b"".join(join(header.SerializeToString(), REQUEST_RAW_FIELD, raw))
 
 
 def decode_infer_response(message: Buffer) -> tuple[ModelInferResponse, list[memoryview]]:
     """The response without its raw tensors, and a view of each raw tensor. Raises WireError."""
-    header, raw = split(message, _RESPONSE_RAW_FIELD)
-    return _parse(oip.ModelInferResponse, header), raw
+    parts = _parts(message, RESPONSE_RAW_FIELD)
+    response = _parse(oip.ModelInferResponse, parts.header)
+    response.id = parts.id
+    return response, parts.raw
 
 
 def encode_infer_response(header: ModelInferResponse, raw: Sequence[Buffer]) -> bytes:
     """The bytes of a response whose tensors are `raw`, in the order of `header.outputs`."""
-    return b"".join(join(header.SerializeToString(), _RESPONSE_RAW_FIELD, raw))
+    return b"".join(join(header.SerializeToString(), RESPONSE_RAW_FIELD, raw))
 
 
 def encode_stream_response(header: ModelInferResponse, raw: Sequence[Buffer]) -> bytes:
-    """The bytes of a ModelStreamInferResponse that holds this response; the tensors are still copied only once."""
-    pieces = join(header.SerializeToString(), _RESPONSE_RAW_FIELD, raw)
-    length = sum(map(len, pieces))
-    return b"".join([_key(_STREAM_RESPONSE_FIELD), _varint(length), *pieces])
+    """The bytes of a ModelStreamInferResponse that holds this response."""
+    return stream_response(join(header.SerializeToString(), RESPONSE_RAW_FIELD, raw))
 
 
-def decode_stream_response(message: bytes) -> tuple[str, bytes | memoryview]:
+def stream_response(pieces: Sequence[Buffer]) -> bytes:
+    """The bytes of a ModelStreamInferResponse that holds the response in `pieces`, which are copied only here."""
+    return b"".join([entry_head(_STREAM_RESPONSE_FIELD, sum(map(_size, pieces))), *pieces])
+
+
+def decode_stream_response(message: bytes) -> tuple[str, Buffer]:
     """The error text ("" where there is none) and the bytes of the response inside a ModelStreamInferResponse."""
-    header, responses = split(message, _STREAM_RESPONSE_FIELD)
+    header, _, responses = _split(message, _STREAM_RESPONSE_FIELD, 0)
     error = _parse(oip.ModelStreamInferResponse, header).error_message
     return error, responses[-1] if responses else b""
 
 
-def split(message: Buffer, field: int) -> tuple[bytes, list[memoryview]]:
-    """The message without the entries of length-delimited `field`, and views of those entries. Raises WireError."""
+def join(header: bytes, field: int, entries: Sequence[Buffer]) -> list[Buffer]:
+    """The pieces of a message: `header`, then each of `entries` as an entry of length-delimited `field`."""
+    pieces: list[Buffer] = [header]
+    for entry in entries:
+        pieces.append(entry_head(field, _size(entry)))
+        pieces.append(entry)
+    return pieces
+
+
+def id_entry(request_id: str) -> bytes:
+    """The id of a request or response as an entry of its message."""
+    data = request_id.encode()
+    return entry_head(_ID_FIELD, len(data)) + data
+
+
+def entry_head(field: int, size: int) -> bytes:
+    """What stands before the `size` bytes of an entry of length-delimited `field`."""
+    pieces = bytearray([field << 3 | _LENGTH_DELIMITED])
+    while size > 0x7F:
+        pieces.append(size & 0x7F | 0x80)
+        size >>= 7
+    pieces.append(size)
+    return bytes(pieces)
+
+
+def _size(buffer: Buffer) -> int:
+    return buffer.nbytes if isinstance(buffer, memoryview) else len(buffer)
+
+
+def _parts(message: Buffer, raw_field: int) -> Parts:
+    header, ids, raw = _split(message, raw_field, _ID_FIELD)
+    if not ids:
+        return Parts(header, "", raw)
+    try:
+        return Parts(header, str(ids[-1], "utf-8"), raw)
+    except UnicodeDecodeError as error:
+        raise WireError(f"the id of the message is not UTF-8: {error}") from None
+
+
+def _split(message: Buffer, field: int, other: int) -> tuple[bytes, list[memoryview], list[memoryview]]:
+    """The message without the entries of two length-delimited fields, the entries of `other`, and those of `field`.
+
+    Written for speed: it runs for every message. Keys and lengths of one byte are read in place.
+    """
+    key, other_key = field << 3 | _LENGTH_DELIMITED, other << 3 | _LENGTH_DELIMITED
     view = memoryview(message)
     end = len(view)
     entries: list[memoryview] = []
-    header: list[memoryview] = []
-    kept_from = position = 0
+    others: list[memoryview] = []
+    kept: list[memoryview] = []
+    kept_from = position = start = 0
     try:
         while position < end:
             start = position
-            key, position = _read_varint(view, position)
-            kind = key & 7
+            tag = message[position]
+            position += 1
+            if tag > 0x7F:
+                tag, position = _read_varint(message, start)
+            kind = tag & 7
             if kind == _LENGTH_DELIMITED:
-                length, position = _read_varint(view, position)
-                if key >> 3 == field:
-                    entries.append(view[position : position + length])
-                    header.append(view[kept_from:start])
-                    kept_from = position + length
-                position += length
+                length = message[position]
+                position += 1
+                if length > 0x7F:
+                    length, position = _read_varint(message, position - 1)
+                stop = position + length
+                if tag == key or tag == other_key:
+                    (entries if tag == key else others).append(view[position:stop])
+                    if start != kept_from:
+                        kept.append(view[kept_from:start])
+                    kept_from = stop
+                position = stop
             elif kind == _VARINT:
-                _, position = _read_varint(view, position)
+                _, position = _read_varint(message, position)
             else:
                 position += _FIXED_SIZES[kind]
     except (IndexError, KeyError):
-        raise WireError(f"the message is not valid protobuf: its field at byte {start} of {end} cannot be read") from None
+        raise WireError(
+            f"the message is not valid protobuf: its field at byte {start} of {end} cannot be read"
+        ) from None
     if position != end:
-        raise WireError(f"the message is cut off: its field at byte {start} ends at byte {position}, the message at {end}")
-    header.append(view[kept_from:])
-    return b"".join(header), entries
-
-
-def join(header: bytes, field: int, entries: Sequence[Buffer]) -> list[Buffer]:
-    """The pieces of a message: `header`, then each of `entries` as an entry of length-delimited `field`."""
-    key = _key(field)
-    pieces: list[Buffer] = [header]
-    for entry in entries:
-        pieces.append(key + _varint(len(entry)))
-        pieces.append(entry)
-    return pieces
+        raise WireError(
+            f"the message is cut off: its field at byte {start} ends at byte {position}, the message at {end}"
+        )
+    if kept_from != end:
+        kept.append(view[kept_from:])
+    return b"".join(kept), others, entries
 
 
 def _parse(cls: type[M], header: bytes) -> M:
@@ -116,7 +189,7 @@ def _parse(cls: type[M], header: bytes) -> M:
     return message
 
 
-def _read_varint(view: memoryview, position: int) -> tuple[int, int]:
+def _read_varint(view: Buffer, position: int) -> tuple[int, int]:
     byte = view[position]
     if byte < 0x80:
         return byte, position + 1
@@ -131,16 +204,3 @@ def _read_varint(view: memoryview, position: int) -> tuple[int, int]:
         shift += 7
         if shift > 63:
             raise IndexError
-
-
-def _key(field: int) -> bytes:
-    return bytes([field << 3 | _LENGTH_DELIMITED])
-
-
-def _varint(value: int) -> bytes:
-    pieces = bytearray()
-    while value > 0x7F:
-        pieces.append(value & 0x7F | 0x80)
-        value >>= 7
-    pieces.append(value)
-    return bytes(pieces)

@@ -42,11 +42,12 @@ def _row(entry: Entry) -> Sequence[str]:
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
 
 
 def _next_command(app: App, ready: Sequence[Entry]) -> str:
-    host, _ = parse_address(app.config.grpc_address, "grpc_address")
     url = "" if grpc_target(app) == "127.0.0.1:8001" else f" --url {grpc_target(app)}"
     return f"trtserve-client{url} " + (f"model {ready[0].name}" if ready else "models")
 

@@ -60,8 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def read_config(parsed: argparse.Namespace, environment: Mapping[str, str]) -> ServerConfig:
     """The configuration: command line over environment over file. Raises ConfigError."""
-    from trtserve_server.models.repository import read_toml
     from pathlib import Path
+
+    from trtserve_server.models.repository import read_toml
 
     file = read_toml(Path(parsed.config)) if parsed.config else {}
     if file:

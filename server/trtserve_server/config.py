@@ -82,6 +82,9 @@ class ServerConfig:
     device: str = option("auto", "where they execute: auto, cpu, gpu or gpu:0,1")
     default_max_batch_size: int = option(32, "max_batch_size of models that turn out to be batchable")
     instances: int = option(1, "instances of each model whose configuration does not say")
+    inline_run_limit_us: int = option(
+        100, "models on the CPU whose largest batch runs faster than this get no thread, in microseconds; 0 = never"
+    )
     max_message_bytes: int = option(MAX_MESSAGE_BYTES, "largest message taken or sent, in bytes")
     stream_window: int = option(64, "requests in flight on one stream; more are not read until answers are taken")
     load_threads: int = option(2, "models loaded at the same time")
@@ -99,7 +102,7 @@ class ServerConfig:
         check_choices(self)
         check_at_least(self, 1, "default_max_batch_size", "instances", "stream_window", "load_threads")
         check_at_least(self, 1, "max_message_bytes")
-        check_at_least(self, 0, "drain_timeout_s")
+        check_at_least(self, 0, "drain_timeout_s", "inline_run_limit_us")
         if self.max_message_bytes > MAX_MESSAGE_BYTES:
             raise ConfigError(f"max_message_bytes = {self.max_message_bytes}; gRPC ends at {MAX_MESSAGE_BYTES}")
         _check_device(self.device)

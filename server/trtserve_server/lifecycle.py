@@ -50,5 +50,7 @@ async def _drain(app: App, config: ServerConfig, signals: asyncio.Queue[signal.S
     if stopping.result():
         log.info("drained; stopped")
         return 0
-    log.warning("stopped after %g s with requests unanswered; raise drain_timeout_s to wait longer", config.drain_timeout_s)
+    log.warning(
+        "stopped after %g s with requests unanswered; raise drain_timeout_s to wait longer", config.drain_timeout_s
+    )
     return EXIT_FORCED

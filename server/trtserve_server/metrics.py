@@ -50,7 +50,11 @@ COUNTERS: tuple[tuple[str, str, Value], ...] = (
     ("nv_inference_request_success", "Requests answered", lambda m: m.statistics.requests.count),
     ("nv_inference_count", "Inferences, counted in rows", lambda m: m.statistics.inferences),
     ("nv_inference_exec_count", "Batches run", lambda m: m.statistics.executions),
-    ("nv_inference_request_duration_us", "Time from arrival to answer", lambda m: m.statistics.success_ns // _NS_PER_US),
+    (
+        "nv_inference_request_duration_us",
+        "Time from arrival to answer",
+        lambda m: m.statistics.success_ns // _NS_PER_US,
+    ),
     ("nv_inference_queue_duration_us", "Time in the queue", lambda m: m.statistics.queue_ns // _NS_PER_US),
     (
         "nv_inference_compute_input_duration_us",

@@ -16,7 +16,7 @@ from trtserve_server.request import InferRequest
 
 _NS = 1e9
 
-LATENCY_BOUNDS_S = tuple(round(base * 10.0**power, 9) for power in range(-5, 2) for base in (1, 2.5, 5)) + (100.0,)
+LATENCY_BOUNDS_S = tuple(round(base * 10.0**power, 9) for power in range(-5, 2) for base in (1, 2.5, 5))
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 

@@ -1,12 +1,16 @@
 """Loads one version of a model: reads the graph, checks the configuration against it, opens the engine, decides
-whether it can be batched. Runs on a thread of its own; touches nothing that is shared."""
+whether it can be batched. Runs on a thread of its own; touches nothing that is shared.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 import time
+import timeit
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from trtserve_engines.batch_check import Batchability, check_batchable
@@ -26,7 +30,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that is ready to get instances. `max_batch_size` is 0 where requests are never batched."""
+    """A model that is ready to get instances.
+
+    `max_batch_size` is 0 where requests are never batched. `inline_limit_s` is above 0 where a run is quicker than
+    handing it to another thread, so that it is better run by the one that schedules.
+    """
 
     source: ModelVersion
     engine: Engine
@@ -34,6 +42,7 @@ class LoadedModel:
     batching_reason: str
     labels: Mapping[str, Sequence[str]]
     instances: int
+    inline_limit_s: float
     load_s: float
 
 
@@ -56,7 +65,12 @@ def load_model(source: ModelVersion, server: ServerConfig) -> LoadedModel:
         raise
     log.info("%s/%s: %s: %s", source.name, source.version, "batched" if batch.batched else "not batched", batch.reason)
     instances = config.instances or server.instances
-    return LoadedModel(source, engine, max_batch_size, batch.reason, labels, instances, time.monotonic() - start)
+    limit_s = server.inline_run_limit_us / 1e6
+    inline = instances == 1 and engine.device == "cpu" and _run_s(engine, max_batch_size, limit_s) < limit_s
+    seconds = time.monotonic() - start
+    return LoadedModel(
+        source, engine, max_batch_size, batch.reason, labels, instances, limit_s if inline else 0.0, seconds
+    )
 
 
 def warm_up(context: ExecutionContext, signature: Signature, *, max_batch_size: int, runs: int) -> None:
@@ -76,15 +90,33 @@ def warm_up(context: ExecutionContext, signature: Signature, *, max_batch_size: 
     ) from failure
 
 
+def _run_s(engine: Engine, max_batch_size: int, limit_s: float) -> float:
+    """Seconds of the quickest of a few runs of the largest batch; infinity where one row alone is above the limit."""
+    context = engine.create_context(batched=max_batch_size > 0)
+    try:
+        for rows in (1, max(1, max_batch_size)):
+            inputs = sample_inputs(engine.signature, rows=rows)
+            quickest = min(timeit.repeat(partial(context.run, [inputs]), number=1, repeat=3))
+            if quickest >= limit_s:
+                return math.inf
+        return quickest
+    except ExecutionError:
+        return math.inf  # made-up inputs do not fit; the warm-up says so
+    finally:
+        context.close()
+
+
 def _decide_batching(engine: Engine, max_batch_size: int | None) -> Batchability:
     if max_batch_size is None:
         return check_batchable(engine)
     if max_batch_size == 0:
         return Batchability(False, "the configuration says so (max_batch_size = 0)")
     if not engine.signature.first_dimension_is_dynamic():
-        shapes = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in (*engine.signature.inputs, *engine.signature.outputs))
+        shapes = ", ".join(
+            f"{spec.name} {list(spec.shape)}" for spec in (*engine.signature.inputs, *engine.signature.outputs)
+        )
         raise ConfigError(
-            f"max_batch_size = {max_batch_size} needs a dynamic first dimension on every tensor; the graph has {shapes}."
+            f"max_batch_size = {max_batch_size} needs a dynamic first dimension everywhere; the graph has {shapes}."
             " Set max_batch_size = 0 or export the model with a dynamic batch dimension"
         )
     return Batchability(True, f"the configuration says so (max_batch_size = {max_batch_size})")
@@ -95,7 +127,9 @@ def _check_tensors(given: Sequence[TensorConfig], specs: Sequence[TensorSpec], k
     for tensor in given:
         spec = by_name.get(tensor.name)
         if spec is None:
-            raise ConfigError(f"{kind} {tensor.name!r} is configured, but the graph has {', '.join(map(repr, by_name))}")
+            raise ConfigError(
+                f"{kind} {tensor.name!r} is configured, but the graph has {', '.join(map(repr, by_name))}"
+            )
         datatype = dtypes.from_numpy(spec.dtype).name
         if tensor.datatype and tensor.datatype != datatype:
             raise ConfigError(f"{kind} {spec.name!r}: {tensor.datatype} is configured, the graph has {datatype}")
@@ -119,7 +153,7 @@ def _config_folder(source: ModelVersion) -> Path:
 
 
 def _read_labels(outputs: Sequence[TensorConfig], folder: Path) -> dict[str, Sequence[str]]:
-    labels = {}
+    labels: dict[str, Sequence[str]] = {}
     for tensor in outputs:
         if tensor.label_filename:
             path = folder / tensor.label_filename

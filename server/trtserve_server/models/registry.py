@@ -1,6 +1,6 @@
 """Every model that the server knows, by name and version, and its state: the only place where states change.
 
-    LOADING → READY → UNLOADING → UNAVAILABLE       LOADING → UNAVAILABLE, with the reason
+LOADING → READY → UNLOADING → UNAVAILABLE       LOADING → UNAVAILABLE, with the reason
 """
 
 from __future__ import annotations
@@ -62,6 +62,8 @@ class Registry:
         self._serving: dict[tuple[str, str], ServedModel] = {}
         self._loading = 0
         self._on_loaded: Callable[[], None] = lambda: None
+        self.generation = 0
+        """Counts the changes of states: what was found before the last one may not be what serves now."""
         self.on_change: Callable[[], None] = lambda: None
         """Called after every change of a state."""
 
@@ -130,7 +132,8 @@ class Registry:
 
     def close(self, timeout_s: float) -> bool:
         """Waits for the instances and frees the engines; False where one still runs. Blocks."""
-        return all([model.close(timeout_s) for model in self.models()])
+        ended = [model.close(timeout_s) for model in self.models()]
+        return all(ended)
 
     def _add(self, source: ModelVersion) -> Entry:
         entry = Entry(source, State.LOADING)
@@ -170,6 +173,7 @@ class Registry:
 
     def _set_state(self, entry: Entry, state: State, reason: str = "") -> None:
         entry.state, entry.reason = state, reason
+        self.generation += 1
         self._serving = {}
         for ready in self.entries():
             if ready.model is not None and ready.state in (State.READY, State.UNLOADING):

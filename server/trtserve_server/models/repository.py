@@ -1,7 +1,7 @@
 """Finds models on disk: Triton's layout or single ONNX files, to what is to be loaded. Loads nothing.
 
-    REPOSITORY/NAME/config.pbtxt or model.toml     optional
-    REPOSITORY/NAME/VERSION/model.onnx             VERSION is a whole number above 0
+REPOSITORY/NAME/config.pbtxt or model.toml     optional
+REPOSITORY/NAME/VERSION/model.onnx             VERSION is a whole number above 0
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ def _repository_folders(repositories: Sequence[str]) -> list[Path]:
     for repository in map(Path, repositories):
         if not repository.is_dir():
             what = "is not a folder" if repository.exists() else "does not exist"
-            raise ConfigError(f"model repository {str(repository)!r} {what}; wanted is a folder of NAME/VERSION/model.onnx")
+            raise ConfigError(
+                f"model repository {str(repository)!r} {what}; wanted is a folder of NAME/VERSION/model.onnx"
+            )
         try:
             folders += sorted(path for path in repository.iterdir() if path.is_dir() and path.name[0] not in "._")
         except OSError as error:
@@ -112,7 +114,7 @@ def choose_versions(present: Sequence[int], policy: str) -> list[int]:
     kind, _, count = policy.partition(":")
     if policy == "all":
         return sorted(present)
-    if kind == "latest" and (count.isdecimal() and int(count) > 0 or policy == "latest"):
+    if kind == "latest" and ((count.isdecimal() and int(count) > 0) or policy == "latest"):
         return sorted(present)[-int(count or 1) :]
     wanted = [part.strip() for part in policy.split(",")]
     if not all(part.isdecimal() for part in wanted):

@@ -48,7 +48,10 @@ def model_config(model: ServedModel) -> ModelConfig:
         config.input.add(name=spec.name, data_type=_data_type(spec), dims=_dims(spec, model))
     for spec in model.signature.outputs:
         config.output.add(
-            name=spec.name, data_type=_data_type(spec), dims=_dims(spec, model), label_filename=labels.get(spec.name, "")
+            name=spec.name,
+            data_type=_data_type(spec),
+            dims=_dims(spec, model),
+            label_filename=labels.get(spec.name, ""),
         )
     kind = "KIND_GPU" if model.device.startswith("gpu") else "KIND_CPU"
     config.instance_group.add(name=f"{model.name}_0", count=model.instances, kind=kind)

@@ -1,4 +1,4 @@
-"""Between the protocol's inference messages and the core's requests: arrays out of the message, arrays into the answer."""
+"""Between inference messages and the core's requests: bytes to a request, an answer to bytes."""
 
 from __future__ import annotations
 
@@ -8,67 +8,90 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtserve_protos import dtypes, oip
+from trtserve_protos import dtypes, wire
 from trtserve_protos.errors import ProtocolError
-from trtserve_protos.tensors import (
-    array_from_contents,
-    array_from_raw,
-    fill_contents,
-    has_contents,
-    raw_from_array,
-)
+from trtserve_protos.tensors import array_from_contents, array_from_raw, fill_contents, has_contents, raw_from_array
 from trtserve_server.errors import InvalidRequest, NotSupported
+from trtserve_server.models.registry import Registry
 from trtserve_server.models.served_model import ServedModel
 from trtserve_server.request import Complete, InferRequest, InferResponse
 from trtserve_server.rpc.classification import classify
+from trtserve_server.rpc.infer_plan import InferPlan, PlannedInput, PlannedOutput, Raw, response_header
 
 if TYPE_CHECKING:
-    from trtserve_protos.oip import InferParameter, ModelInferRequest, ModelInferResponse
+    from trtserve_protos.oip import InferParameter, ModelInferRequest
 
-Raw = bytes | memoryview
-
-
-def request_from_message(
-    message: ModelInferRequest,
-    raw: Sequence[Raw],
-    model: ServedModel,
-    complete: Complete,
-    *,
-    now: float,
-    time_left_s: float | None,
-) -> InferRequest:
-    """The core's request. Raises InvalidRequest that names the field, what was given and what was wanted."""
-    deadline = math.inf if time_left_s is None else now + time_left_s
-    priority = 1
-    if message.parameters:
-        parameters = message.parameters
-        if "timeout" in parameters and (timeout_us := _whole_number(parameters, "timeout")):
-            deadline = min(deadline, now + timeout_us / 1e6)
-        if "priority" in parameters:
-            priority = _whole_number(parameters, "priority") or 1
-        if _is_sequence(parameters):
-            raise NotSupported(f"model {model.name!r} keeps no state between requests; leave the sequence parameters out")
-    _check_outputs(message, model)
-    inputs = _inputs(message, raw)
-    return InferRequest(inputs, complete, arrived=now, deadline=deadline, priority=priority)
+_MAX_PLANS = 1024
+_MAX_HEADER_BYTES = 4096
 
 
-def response_parts(
-    message: ModelInferRequest, raw_form: bool, model: ServedModel, response: InferResponse
-) -> tuple[ModelInferResponse, list[Raw]]:
-    """The response without its raw tensors, and those tensors; typed contents where the request had them."""
-    answer = oip.ModelInferResponse(model_name=model.name, model_version=model.version, id=message.id)
-    arrays = _requested(message, model, response)
-    raw_form = raw_form or not all(has_contents(dtypes.from_numpy(array.dtype)) for array in arrays.values())
-    raw: list[Raw] = []
-    for name, array in arrays.items():
-        output = answer.outputs.add(name=name, datatype=dtypes.from_numpy(array.dtype).name)
-        output.shape.extend(array.shape)
-        if raw_form:
-            raw.append(raw_from_array(array))
+class InferCodec:
+    """Decodes requests for the models of `registry`, with a plan per distinct header."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._plans: dict[bytes, InferPlan] = {}
+        self._generation = registry.generation
+
+    def decode(
+        self, parts: wire.Parts, complete: Complete, now: float, time_left_s: float | None
+    ) -> tuple[InferPlan, InferRequest]:
+        """The core's request and the plan that it follows.
+
+        Raises RequestError or ProtocolError that names the field, what was given and what was wanted.
+        """
+        if self._generation != self._registry.generation:
+            self._plans.clear()
+            self._generation = self._registry.generation
+        plan = self._plans.get(parts.header)
+        if plan is None:
+            plan, arrays = self._make_plan(parts)
         else:
+            arrays = plan.arrays(parts.raw)
+        return plan, plan.request(arrays, complete, now, time_left_s)
+
+    def encode(self, plan: InferPlan, response: InferResponse, request_id: str) -> list[Any]:
+        """The pieces of the response message."""
+        if plan.raw_form and not plan.outputs:
+            return plan.raw_response(response, request_id)
+        arrays = _requested(plan, response)
+        header = response_header(plan.model, arrays)
+        header.id = request_id
+        if plan.raw_form or not all(has_contents(dtypes.from_numpy(array.dtype)) for array in arrays.values()):
+            raw = [raw_from_array(array) for array in arrays.values()]
+            return wire.join(header.SerializeToString(), wire.RESPONSE_RAW_FIELD, raw)
+        for output, array in zip(header.outputs, arrays.values(), strict=True):
             fill_contents(output.contents, array)
-    return answer, raw
+        return [header.SerializeToString()]
+
+    def _make_plan(self, parts: wire.Parts) -> tuple[InferPlan, dict[str, np.ndarray]]:
+        message = wire.parse_infer_request(parts.header)
+        model = self._registry.find(message.model_name, message.model_version)
+        arrays = _inputs(message, parts.raw)
+        priority, timeout_s = _scheduling(message, model)
+        plan = InferPlan(
+            model,
+            [_planned_input(tensor) for tensor in message.inputs],
+            _outputs(message, model),
+            raw_form=bool(parts.raw),
+            priority=priority,
+            timeout_s=timeout_s,
+        )
+        plan.rows, plan.batch_key = model.check(arrays)
+        strings = any(array.dtype.kind == "O" for array in arrays.values())  # their content is checked every time
+        if parts.raw and not strings and len(parts.header) <= _MAX_HEADER_BYTES:
+            if len(self._plans) >= _MAX_PLANS:
+                self._plans.clear()
+            self._plans[parts.header] = plan
+        return plan, arrays
+
+
+def _planned_input(tensor: Any) -> PlannedInput:
+    datatype = dtypes.from_name(tensor.datatype)
+    shape = tuple(tensor.shape)
+    # Of BOOL bytes the values have to be checked, so their size alone does not make them valid.
+    size = math.prod(shape) * datatype.item_size if datatype.item_size and datatype.name != "BOOL" else -1
+    return PlannedInput(tensor.name, datatype, shape, size)
 
 
 def _inputs(message: ModelInferRequest, raw: Sequence[Raw]) -> dict[str, np.ndarray]:
@@ -79,19 +102,18 @@ def _inputs(message: ModelInferRequest, raw: Sequence[Raw]) -> dict[str, np.ndar
         )
     inputs: dict[str, np.ndarray] = {}
     for index, tensor in enumerate(tensors):
-        name = tensor.name
-        if name in inputs:
-            raise InvalidRequest(f"inputs[{index}]: input {name!r} is given twice")
+        if tensor.name in inputs:
+            raise InvalidRequest(f"inputs[{index}]: input {tensor.name!r} is given twice")
         try:
-            inputs[name] = _array(tensor, raw[index] if raw else None)
+            inputs[tensor.name] = _array(tensor, raw[index] if raw else None)
         except ProtocolError as error:
-            raise InvalidRequest(f"inputs[{index}] {name!r}: {error}") from None
+            raise InvalidRequest(f"inputs[{index}] {tensor.name!r}: {error}") from None
     return inputs
 
 
 def _array(tensor: Any, raw: Raw | None) -> np.ndarray:
     datatype = dtypes.from_name(tensor.datatype)
-    if tensor.parameters and "shared_memory_region" in tensor.parameters:
+    if "shared_memory_region" in tensor.parameters:
         raise NotSupported("shared memory is not offered by this version of trtserve; send the tensor in the message")
     if raw is None:
         return array_from_contents(tensor.contents, datatype, tuple(tensor.shape))
@@ -102,35 +124,50 @@ def _array(tensor: Any, raw: Raw | None) -> np.ndarray:
     return array_from_raw(raw, datatype, tuple(tensor.shape))
 
 
-def _check_outputs(message: ModelInferRequest, model: ServedModel) -> None:
+def _outputs(message: ModelInferRequest, model: ServedModel) -> list[PlannedOutput]:
     known = model.signature.output_by_name
-    seen = set()
+    outputs: dict[str, PlannedOutput] = {}
     for index, output in enumerate(message.outputs):
+        where = f"outputs[{index}]"
         if output.name not in known:
-            raise InvalidRequest(
-                f"outputs[{index}]: model {model.name!r} has no output {output.name!r}; it has"
-                f" {', '.join(map(repr, known))}"
-            )
-        if output.name in seen:
-            raise InvalidRequest(f"outputs[{index}]: output {output.name!r} is asked for twice")
+            names = ", ".join(map(repr, known))
+            raise InvalidRequest(f"{where}: model {model.name!r} has no output {output.name!r}; it has {names}")
+        if output.name in outputs:
+            raise InvalidRequest(f"{where}: output {output.name!r} is asked for twice")
         if "shared_memory_region" in output.parameters:
-            raise NotSupported("shared memory is not offered by this version of trtserve; take the tensor in the message")
-        if "classification" in output.parameters and _whole_number(output.parameters, "classification") == 0:
-            raise InvalidRequest(f"outputs[{index}]: classification = 0; wanted is the number of classes, 1 or more")
-        seen.add(output.name)
+            raise NotSupported(
+                "shared memory is not offered by this version of trtserve; take the tensor in the message"
+            )
+        classes = 0
+        if "classification" in output.parameters:
+            classes = _whole_number(output.parameters, "classification")
+            if classes == 0:
+                raise InvalidRequest(f"{where}: classification = 0; wanted is the number of classes, 1 or more")
+        outputs[output.name] = PlannedOutput(output.name, classes)
+    return list(outputs.values())
 
 
-def _requested(message: ModelInferRequest, model: ServedModel, response: InferResponse) -> Mapping[str, np.ndarray]:
-    if not message.outputs:
+def _requested(plan: InferPlan, response: InferResponse) -> Mapping[str, np.ndarray]:
+    if not plan.outputs:
         return response.outputs
     arrays = {}
-    for output in message.outputs:
-        array = response.outputs[output.name]
-        if "classification" in output.parameters:
-            count = _whole_number(output.parameters, "classification")
-            array = classify(array, count, model.labels.get(output.name, ()), batched=model.max_batch_size > 0)
-        arrays[output.name] = array
+    for name, classes in plan.outputs:
+        array = response.outputs[name]
+        if classes:
+            labels = plan.model.labels.get(name, ())
+            array = classify(array, classes, labels, batched=plan.model.max_batch_size > 0)
+        arrays[name] = array
     return arrays
+
+
+def _scheduling(message: ModelInferRequest, model: ServedModel) -> tuple[int, float]:
+    """Priority and timeout in seconds from the request's parameters."""
+    parameters = message.parameters
+    if _is_sequence(parameters):
+        raise NotSupported(f"model {model.name!r} keeps no state between requests; leave the sequence parameters out")
+    timeout_us = _whole_number(parameters, "timeout") if "timeout" in parameters else 0
+    priority = _whole_number(parameters, "priority") if "priority" in parameters else 0
+    return priority or 1, timeout_us / 1e6 if timeout_us else math.inf
 
 
 def _is_sequence(parameters: Mapping[str, InferParameter]) -> bool:

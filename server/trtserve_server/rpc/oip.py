@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import grpc
 
 from trtserve_protos import oip, wire
 from trtserve_server import __version__
+from trtserve_server.errors import RequestError
 from trtserve_server.models.registry import Registry, State
+from trtserve_server.request import Outcome
 from trtserve_server.rpc import describe
 from trtserve_server.rpc.handlers import Context, generic_handler
-from trtserve_server.rpc.infer_codec import response_parts
+from trtserve_server.rpc.infer_codec import InferCodec
 from trtserve_server.rpc.stream import InferStream
-from trtserve_server.rpc.submit import answered
 
 if TYPE_CHECKING:
     from trtserve_protos.oip import (
@@ -45,6 +49,7 @@ class OipService:
 
     def __init__(self, registry: Registry, is_ready: Callable[[], bool], stream_window: int) -> None:
         self._registry = registry
+        self._codec = InferCodec(registry)
         self._is_ready = is_ready
         self._stream_window = stream_window
         self._streams: set[InferStream] = set()
@@ -70,13 +75,22 @@ class OipService:
 
     async def model_infer(self, data: bytes, context: Context) -> bytes:
         """Runs a request and gives its outputs."""
-        submission, response = await answered(self._registry, data, context.time_remaining())
-        header, raw = response_parts(submission.message, submission.raw_form, submission.model, response)
-        return wire.encode_infer_response(header, raw)
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        parts = wire.split_infer_request(data)
+        plan, request = self._codec.decode(parts, partial(_set, future), monotonic(), context.time_remaining())
+        plan.model.submit(request)
+        try:
+            outcome = await future
+        except asyncio.CancelledError:
+            plan.model.cancel(request)
+            raise
+        if isinstance(outcome, RequestError):
+            raise outcome
+        return b"".join(self._codec.encode(plan, outcome, parts.id))
 
     async def model_stream_infer(self, context: Context) -> None:
         """Runs the requests of a stream."""
-        stream = InferStream(self._registry, context, self._stream_window)
+        stream = InferStream(self._codec, context, self._stream_window)
         self._streams.add(stream)
         try:
             await stream.run()
@@ -137,3 +151,8 @@ class OipService:
                     name=entry.name, version=entry.version, state=entry.state.value, reason=entry.reason
                 )
         return response
+
+
+def _set(future: asyncio.Future[Outcome], outcome: Outcome) -> None:
+    if not future.done():
+        future.set_result(outcome)

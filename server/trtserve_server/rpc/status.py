@@ -26,7 +26,10 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
         return grpc.StatusCode.INVALID_ARGUMENT, _shortened(str(error))
     number = next(_error_numbers)
     log.error("internal error %d", number, exc_info=error)
-    return grpc.StatusCode.INTERNAL, f"internal error {number} ({type(error).__name__}); the server's log has the details"
+    return (
+        grpc.StatusCode.INTERNAL,
+        f"internal error {number} ({type(error).__name__}); the server's log has the details",
+    )
 
 
 def _shortened(text: str) -> str:

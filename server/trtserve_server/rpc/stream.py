@@ -9,38 +9,47 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from time import monotonic
-from typing import TYPE_CHECKING
 
-import grpc
 import grpc.aio
 
 from trtserve_protos import oip, wire
 from trtserve_server.errors import RequestError, ServerStopping
-from trtserve_server.models.registry import Registry
-from trtserve_server.request import Outcome
+from trtserve_server.request import InferRequest, Outcome
 from trtserve_server.rpc.handlers import Context
-from trtserve_server.rpc.infer_codec import response_parts
+from trtserve_server.rpc.infer_codec import InferCodec
+from trtserve_server.rpc.infer_plan import InferPlan
 from trtserve_server.rpc.status import status_of
-from trtserve_server.rpc.submit import Submission
-
-if TYPE_CHECKING:
-    from trtserve_protos.oip import ModelInferRequest
 
 ERRORS_AS_STATUS = "triton_grpc_error"
 """Metadata key of Triton's: "true" turns the first error into the stream's status."""
 
 
+class _Flight:
+    """A request of a stream between its arrival and its answer."""
+
+    __slots__ = ("_stream", "id", "plan", "request")
+
+    plan: InferPlan
+    request: InferRequest
+
+    def __init__(self, stream: InferStream, request_id: str) -> None:
+        self._stream = stream
+        self.id = request_id
+
+    def complete(self, outcome: Outcome) -> None:
+        self._stream._answer(self, outcome)
+
+
 class InferStream:
     """One stream, from its first read to its last write."""
 
-    def __init__(self, registry: Registry, context: Context, window: int) -> None:
-        self._registry = registry
+    def __init__(self, codec: InferCodec, context: Context, window: int) -> None:
+        self._codec = codec
         self._context = context
-        self._loop = asyncio.get_running_loop()
         self._slots = asyncio.Semaphore(window)
         self._answers: deque[bytes | Exception] = deque()
         self._answer_ready = asyncio.Event()
-        self._in_flight: set[Submission] = set()
+        self._in_flight: set[_Flight] = set()
         self._reading = True
         self._ended = False
         metadata = dict(context.invocation_metadata() or ())
@@ -48,7 +57,7 @@ class InferStream:
 
     async def run(self) -> None:
         """Serves the stream until the client has half-closed and every request is answered."""
-        self._reader = self._loop.create_task(self._read())
+        self._reader = asyncio.get_running_loop().create_task(self._read())
         try:
             await self._write()
             if self._ended:
@@ -56,8 +65,8 @@ class InferStream:
             await self._reader
         finally:
             self._reader.cancel()
-            for submission in tuple(self._in_flight):
-                submission.cancel()
+            for flight in tuple(self._in_flight):
+                flight.plan.model.cancel(flight.request)
 
     def end(self) -> None:
         """Reads nothing more; the stream ends with UNAVAILABLE once what is in flight is answered."""
@@ -92,39 +101,28 @@ class InferStream:
 
     def _take(self, data: bytes) -> None:
         """Submits one request; its answer, or why there is none, is queued for writing."""
-        header: list[ModelInferRequest] = []
-        submission: Submission | None = None
-
-        def complete(outcome: Outcome) -> None:
-            assert submission is not None
-            self._in_flight.discard(submission)
-            self._answer(submission, outcome)
-
+        request_id = ""
         try:
-            submission = Submission(
-                self._registry,
-                data,
-                complete,
-                now=monotonic(),
-                time_left_s=self._context.time_remaining(),
-                on_header=header.append,
+            parts = wire.split_infer_request(data)
+            request_id = parts.id
+            flight = _Flight(self, request_id)
+            flight.plan, flight.request = self._codec.decode(
+                parts, flight.complete, monotonic(), self._context.time_remaining()
             )
-            self._in_flight.add(submission)
-            submission.submit()
         except Exception as error:
-            if submission is not None:
-                self._in_flight.discard(submission)
-            self._fail(error, header[0].id if header else "")
-
-    def _answer(self, submission: Submission, outcome: Outcome) -> None:
-        if isinstance(outcome, RequestError):
-            self._fail(outcome, submission.message.id)
+            self._fail(error, request_id)
             return
+        self._in_flight.add(flight)
+        flight.plan.model.submit(flight.request)
+
+    def _answer(self, flight: _Flight, outcome: Outcome) -> None:
+        self._in_flight.discard(flight)
         try:
-            header, raw = response_parts(submission.message, submission.raw_form, submission.model, outcome)
-            self._queue(wire.encode_stream_response(header, raw))
+            if isinstance(outcome, RequestError):
+                raise outcome
+            self._queue(wire.stream_response(self._codec.encode(flight.plan, outcome, flight.id)))
         except Exception as error:
-            self._fail(error, submission.message.id)
+            self._fail(error, flight.id)
 
     def _fail(self, error: Exception, request_id: str) -> None:
         if self._errors_as_status:

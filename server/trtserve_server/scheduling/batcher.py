@@ -82,7 +82,8 @@ class Batcher:
         """Takes what an instance made of a batch, and the instance back."""
         self._running -= len(batch.requests)
         self._idle.append(instance)
-        self._dispatch()  # first the instance's next batch, then the answers of the last one
+        if len(self._queue):
+            self._dispatch()  # first the instance's next batch, then the answers of the last one
         error = self._failure(batch, outcome)
         if error is None:
             assert isinstance(outcome, BatchResult)

@@ -1,25 +1,56 @@
-"""One thread around one execution context: takes batches from its inbox, posts results back to the core."""
+"""What runs batches: one thread around one execution context, or none for models quicker than a change of threads."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from threading import Thread
+from time import thread_time
+from typing import Protocol
 
-from trtserve_engines.engine import BatchResult, Engine, ExecutionContext
+from trtserve_engines.engine import BatchResult, ExecutionContext
 from trtserve_server.scheduling.batch import Batch
 from trtserve_server.scheduling.reactor import Reactor
 
 log = logging.getLogger(__name__)
 
-Warmup = Callable[[ExecutionContext], None]
+CreateContext = Callable[[], ExecutionContext]
 Started = Callable[["Instance", Exception | None], None]
-Finished = Callable[["Instance", Batch, BatchResult | Exception, float, float], None]
+Outcome = BatchResult | Exception
+Finished = Callable[["Instance", Batch, Outcome, float, float], None]
+
+# A single run is disturbed by whatever else the machine does, so a model leaves the reactor's thread only when a run
+# used many times the CPU that it may, or blocked the reactor for longer than any scheduler of processes would.
+_MUCH_CPU = 10
+_LONG_S = 0.1
 
 
-class Instance:
-    """Runs one batch at a time.
+class Instance(Protocol):
+    """Runs one batch at a time and reports each by the batcher's `batch_finished`."""
+
+    name: str
+
+    def start(self) -> None:
+        """Begins to live; `on_started` is called later, once."""
+        ...
+
+    def run(self, batch: Batch) -> None:
+        """Takes a batch; returns at once or nearly so. `on_finished` is called later."""
+        ...
+
+    def stop(self) -> None:
+        """Ends after the batch that it runs; returns at once."""
+        ...
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Waits for the end; False where it is still at work after `timeout_s`."""
+        ...
+
+
+class ThreadInstance:
+    """Runs batches on a thread of its own, which makes, uses and frees the execution context.
 
     `on_started(instance, error or None)` is posted once, after the context is made and warmed up;
     `on_finished(instance, batch, result or error, start, end)` after every batch, times on the reactor's clock.
@@ -28,19 +59,15 @@ class Instance:
     def __init__(
         self,
         name: str,
-        engine: Engine,
+        create_context: CreateContext,
         reactor: Reactor,
         *,
-        batched: bool,
-        warmup: Warmup,
         on_started: Started,
         on_finished: Finished,
     ) -> None:
         self.name = name
-        self._engine = engine
+        self._create_context = create_context
         self._reactor = reactor
-        self._batched = batched
-        self._warmup = warmup
         self._on_started = on_started
         self._on_finished = on_finished
         self._inbox: SimpleQueue[Batch | None] = SimpleQueue()
@@ -48,19 +75,19 @@ class Instance:
         self._thread = Thread(target=self._main, name=name, daemon=True)
 
     def start(self) -> None:
-        """Starts the thread."""
+        """See Instance."""
         self._thread.start()
 
     def run(self, batch: Batch) -> None:
-        """Hands over a batch; returns at once."""
+        """See Instance."""
         self._inbox.put(batch)
 
     def stop(self) -> None:
-        """Ends the thread after the batch that it runs; returns at once."""
+        """See Instance."""
         self._inbox.put(None)
 
     def join(self, timeout_s: float | None = None) -> bool:
-        """Waits for the thread's end; False where it is still at work after `timeout_s`."""
+        """See Instance."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -74,13 +101,9 @@ class Instance:
         context.close()
 
     def _open(self) -> ExecutionContext | None:
-        context = None
         try:
-            context = self._engine.create_context(batched=self._batched)
-            self._warmup(context)
+            context = self._create_context()
         except Exception as error:
-            if context is not None:
-                context.close()
             self._reactor.post(self._on_started, self, error)
             return None
         self._reactor.post(self._on_started, self, None)
@@ -88,9 +111,74 @@ class Instance:
 
     def _run(self, context: ExecutionContext, batch: Batch) -> None:
         start = self._reactor.now()
-        outcome: BatchResult | Exception
-        try:
-            outcome = context.run([request.inputs for request in batch.requests])
-        except Exception as error:
-            outcome = error
+        outcome = _outcome(context, batch)
         self._reactor.post(self._on_finished, self, batch, outcome, start, self._reactor.now())
+
+
+class InlineInstance:
+    """Runs batches on the reactor's own thread: for models whose run takes less than the two changes of threads.
+
+    A run that takes far more than `limit_s` moves all that follow to a thread, which `make_threaded` makes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        context: ExecutionContext,
+        reactor: Reactor,
+        *,
+        limit_s: float,
+        make_threaded: Callable[[Finished], Instance],
+        on_started: Started,
+        on_finished: Finished,
+    ) -> None:
+        self.name = name
+        self._context = context
+        self._reactor = reactor
+        self._limit_s = limit_s
+        self._make_threaded = make_threaded
+        self._on_started = on_started
+        self._on_finished = on_finished
+        self._threaded: Instance | None = None
+
+    def start(self) -> None:
+        """See Instance."""
+        self._reactor.soon(partial(self._on_started, self, None))
+
+    def run(self, batch: Batch) -> None:
+        """See Instance."""
+        if self._threaded is not None:
+            self._threaded.run(batch)
+            return
+        start, cpu_start = self._reactor.now(), thread_time()
+        outcome = _outcome(self._context, batch)
+        end = self._reactor.now()
+        if thread_time() - cpu_start > _MUCH_CPU * self._limit_s or end - start > _LONG_S:
+            self._move_to_thread(end - start)
+        # Later, because the batcher is in the middle of handing out batches.
+        self._reactor.soon(partial(self._on_finished, self, batch, outcome, start, end))
+
+    def stop(self) -> None:
+        """See Instance."""
+        self._context.close()
+        if self._threaded is not None:
+            self._threaded.stop()
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """See Instance."""
+        return self._threaded is None or self._threaded.join(timeout_s)
+
+    def _move_to_thread(self, took_s: float) -> None:
+        log.info("%s: a run took %.1f ms; it gets a thread of its own", self.name, took_s * 1e3)
+        self._threaded = self._make_threaded(self._thread_finished)
+        self._threaded.start()
+
+    def _thread_finished(self, _: Instance, batch: Batch, outcome: Outcome, start: float, end: float) -> None:
+        self._on_finished(self, batch, outcome, start, end)
+
+
+def _outcome(context: ExecutionContext, batch: Batch) -> Outcome:
+    try:
+        return context.run([request.inputs for request in batch.requests])
+    except Exception as error:
+        return error

@@ -1,4 +1,5 @@
-"""The waiting requests of one model: bounded, ordered by priority, deadline, arrival; grouped by what can share a batch.
+"""The waiting requests of one model: bounded, ordered by priority, deadline and arrival, grouped by what can share
+a batch.
 
 Cancelled requests leave lazily: they are skipped when met and swept out when they outnumber the living. Every
 operation costs O(log n) of what waits.

@@ -17,7 +17,7 @@ class Reactor(Protocol):
         """Seconds on a monotonic clock."""
         ...
 
-    def soon(self, call: Callable[[], None]) -> None:
+    def soon(self, call: Callable[[], None], /) -> object:
         """Calls on the reactor's thread once everything that is already pending has run."""
         ...
 

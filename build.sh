@@ -1,0 +1,124 @@
+#!/usr/bin/env bash
+# One verb per chore; `./build.sh help` lists them. Makes .venv on first use and again when setup.cfg changes.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+VENV=.venv
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 ORT_DISABLE_TELEMETRY=1
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "build.sh: $*"; exit 1; }
+
+find_python() {
+    local candidate
+    for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11; do
+        [ -n "$candidate" ] && command -v "$candidate" >/dev/null || continue
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    die "Python 3.11 or newer is needed and was not found; install it with: sudo apt-get install python3 python3-venv"
+}
+
+make_venv() { # make_venv FOLDER
+    local python
+    python=$(find_python) || exit 1
+    "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+        die "$python has no venv module; install it with: sudo apt-get install python3-venv"
+    "$python" -m venv "$1" || die "$python -m venv $1 failed; install what it needs with: sudo apt-get install python3-venv"
+}
+
+# What an installation depends on: a second start compares it and installs nothing.
+stamp() { echo "$1 $(cat setup.cfg setup.py pyproject.toml protos/generate.py protos/sources/*/*.proto | cksum)"; }
+
+ensure() { # ensure EXTRAS: .venv with these extras of trtserve, and the protobuf artefacts
+    local extras=$1 file=$VENV/.trtserve-$1
+    if [ -f "$file" ] && [ "$(cat "$file")" = "$(stamp "$extras")" ] && [ -d protos/trtserve_protos/_generated ]; then
+        return
+    fi
+    [ -x $VENV/bin/python ] || make_venv $VENV
+    say "Setting up $VENV (trtserve[$extras]) ..."
+    $VENV/bin/python -m pip install --quiet --editable ".[$extras]" ||
+        die "pip could not install trtserve[$extras]; its message stands above"
+    generate
+    stamp "$extras" >"$file"
+}
+
+generate() { # in an environment with grpcio-tools, which is needed at build time only
+    $VENV/bin/python -c 'import grpc_tools' 2>/dev/null || $VENV/bin/python -m pip install --quiet 'grpcio-tools >= 1.62'
+    $VENV/bin/python protos/generate.py
+}
+
+verb_setup() { ensure dev; say "Ready: $VENV/bin/trtserve, $VENV/bin/trtserve-client"; }
+
+verb_protos() { ensure server,image; generate; }
+
+verb_serve() {
+    ensure server,image
+    if [ $# -eq 0 ] || [ "${1#-}" != "$1" ] && [[ " $* " != *" --model-repository"* ]]; then
+        set -- --model-repository examples/models "$@"
+    fi
+    exec $VENV/bin/trtserve "$@"
+}
+
+verb_test() { # everything, or one kind
+    ensure dev
+    case "${1:-all}" in
+    all) shift $(($# > 0)); $VENV/bin/python -m pytest tests --ignore=tests/gpu "$@" ;;
+    interop) shift; TRTSERVE_INTEROP=required $VENV/bin/python -m pytest tests/interop "$@" ;;
+    unit | conformance | integration | gpu) local kind=$1; shift; $VENV/bin/python -m pytest "tests/$kind" "$@" ;;
+    -*) $VENV/bin/python -m pytest tests --ignore=tests/gpu "$@" ;;
+    *) die "test $1 is unknown; known are unit, conformance, integration, interop, gpu" ;;
+    esac
+}
+
+verb_check() {
+    ensure dev
+    $VENV/bin/ruff check .
+    $VENV/bin/ruff format --check .
+    $VENV/bin/mypy
+    $VENV/bin/lint-imports
+}
+
+verb_format() {
+    ensure dev
+    $VENV/bin/ruff check --fix .
+    $VENV/bin/ruff format .
+}
+
+verb_matrix() { # the client with the oldest and the newest packages that it promises to work with
+    ensure dev
+    $VENV/bin/python tests/matrix/run.py "$@"
+}
+
+verb_bench() { ensure dev; $VENV/bin/python -m tests.bench "$@"; }
+
+verb_wheel() {
+    ensure dev
+    $VENV/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist . && ls dist
+}
+
+verb_help() {
+    cat <<'TEXT'
+usage: ./build.sh VERB [arguments]
+
+  serve [ARGUMENTS]   set up, then start the server; on examples/models unless models are named
+  test [KIND] [...]   set up, then run all tests, or one kind: unit, conformance, integration, interop, gpu
+  check               ruff, mypy (strict), import-linter
+  format              let ruff fix and format the code
+  setup               make .venv with everything that development needs
+  protos              generate the protobuf artefacts again
+  matrix              run the client's tests with the oldest and the newest supported packages
+  bench [NAME...]     measure; prints ratios to baselines of the same run
+  wheel               build a wheel into dist/
+TEXT
+}
+
+verb=${1:-help}
+[ $# -gt 0 ] && shift
+case "$verb" in
+setup | protos | serve | test | check | format | matrix | bench | wheel | help) "verb_$verb" "$@" ;;
+-h | --help) verb_help ;;
+*) verb_help >&2; die "$verb is unknown" ;;
+esac

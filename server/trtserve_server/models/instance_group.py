@@ -1,0 +1,104 @@
+"""The instances of one model: makes them, starts them, knows when all are warm, ends them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from trtserve_engines.engine import ExecutionContext
+from trtserve_server.models.loader import LoadedModel, warm_up
+from trtserve_server.scheduling.batcher import Batcher
+from trtserve_server.scheduling.instance import Finished, InlineInstance, Instance, Started, ThreadInstance
+from trtserve_server.scheduling.reactor import Reactor
+
+log = logging.getLogger(__name__)
+
+Ready = Callable[[Exception | None], None]
+
+
+class InstanceGroup:
+    """The instances of `loaded`, which work for `batcher`. All but `close` belongs to the scheduling thread."""
+
+    def __init__(self, loaded: LoadedModel, batcher: Batcher, reactor: Reactor) -> None:
+        self._loaded = loaded
+        self._batcher = batcher
+        self._reactor = reactor
+        self._name = f"{loaded.source.name}/{loaded.source.version}"
+        self._instances: list[Instance] = []
+        self._starting = 0
+        self._on_ready: Ready | None = None
+
+    def start(self, on_ready: Ready) -> None:
+        """Starts the instances; `on_ready` gets None once all are warm, or the first failure."""
+        self._on_ready = on_ready
+        self._starting = self._loaded.instances
+        if self._loaded.inline_limit_s:
+            log.info("%s runs without a thread: its largest batch is quicker than a change of threads", self._name)
+            self._instances = [self._inline_instance()]
+        else:
+            self._instances = [
+                self._thread_instance(number, self._started, self._batcher.batch_finished)
+                for number in range(self._loaded.instances)
+            ]
+        for instance in self._instances:
+            instance.start()
+
+    def stop(self) -> None:
+        """Ends the instances after what they run now."""
+        for instance in self._instances:
+            instance.stop()
+
+    def close(self, timeout_s: float) -> bool:
+        """Waits for the instances' end and frees the engine; False where one still runs. Blocks; from any thread."""
+        ended = [instance.join(timeout_s) for instance in self._instances]
+        if all(ended):
+            self._loaded.engine.close()
+        return all(ended)
+
+    def _thread_instance(self, number: int, on_started: Started, on_finished: Finished) -> ThreadInstance:
+        return ThreadInstance(
+            f"{self._name}#{number}",
+            self._create_context,
+            self._reactor,
+            on_started=on_started,
+            on_finished=on_finished,
+        )
+
+    def _inline_instance(self) -> InlineInstance:
+        return InlineInstance(
+            f"{self._name}#inline",
+            self._create_context(),
+            self._reactor,
+            limit_s=self._loaded.inline_limit_s,
+            make_threaded=lambda on_finished: self._thread_instance(0, _ignore_start, on_finished),
+            on_started=self._started,
+            on_finished=self._batcher.batch_finished,
+        )
+
+    def _create_context(self) -> ExecutionContext:
+        """A warm context for the calling thread."""
+        loaded = self._loaded
+        context = loaded.engine.create_context(batched=loaded.max_batch_size > 0)
+        try:
+            warm_up(
+                context,
+                loaded.engine.signature,
+                max_batch_size=loaded.max_batch_size,
+                runs=loaded.source.config.warmup_runs,
+            )
+        except BaseException:
+            context.close()
+            raise
+        return context
+
+    def _started(self, instance: Instance, error: Exception | None) -> None:
+        self._starting -= 1
+        if error is None:
+            self._batcher.instance_idle(instance)
+        if (error or self._starting == 0) and self._on_ready:
+            on_ready, self._on_ready = self._on_ready, None
+            on_ready(error)
+
+
+def _ignore_start(instance: Instance, error: Exception | None) -> None:
+    """For a thread that takes over from an instance that the batcher already knows."""

@@ -1,0 +1,140 @@
+"""What a request's header says, worked out once: clients send the same header again and again, with other tensors.
+
+A plan is made from the first request with a header, which passes every check on the way. Later requests with the
+same bytes as header need only their tensors' sizes checked, and their answers only new tensors behind a known head.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from trtserve_protos import dtypes, oip, wire
+from trtserve_protos.dtypes import DataType
+from trtserve_protos.errors import ProtocolError
+from trtserve_protos.tensors import array_from_raw, raw_from_array
+from trtserve_server.errors import InvalidRequest
+from trtserve_server.models.served_model import ServedModel
+from trtserve_server.request import BatchKey, Complete, InferRequest, InferResponse
+
+if TYPE_CHECKING:
+    from trtserve_protos.oip import ModelInferResponse
+
+Raw = bytes | memoryview
+
+_MAX_HEADS = 64
+
+
+class PlannedInput(NamedTuple):
+    """One input. `size` is that of its raw form, in bytes; -1 where only its content tells."""
+
+    name: str
+    datatype: DataType
+    shape: tuple[int, ...]
+    size: int
+
+
+class PlannedOutput(NamedTuple):
+    """One requested output; `classes` is above 0 where the classification extension is asked for."""
+
+    name: str
+    classes: int
+
+
+class InferPlan:
+    """All that requests with the same header have in common."""
+
+    __slots__ = ("_heads", "batch_key", "inputs", "model", "outputs", "priority", "raw_form", "rows", "timeout_s")
+
+    def __init__(
+        self,
+        model: ServedModel,
+        inputs: Sequence[PlannedInput],
+        outputs: Sequence[PlannedOutput],
+        *,
+        raw_form: bool,
+        priority: int = 1,
+        timeout_s: float = math.inf,
+    ) -> None:
+        self.model = model
+        self.inputs = inputs
+        self.outputs = outputs
+        self.raw_form = raw_form
+        self.priority = priority
+        self.timeout_s = timeout_s
+        self.rows = 1
+        self.batch_key: BatchKey = ()
+        self._heads: dict[tuple[tuple[int, ...], ...], list[bytes]] = {}
+
+    def arrays(self, raw: Sequence[Raw]) -> dict[str, np.ndarray]:
+        """The inputs over the request's raw tensors. Raises InvalidRequest where these do not fit the header."""
+        if len(raw) != len(self.inputs):
+            raise InvalidRequest(
+                f"raw_input_contents holds {len(raw)} entries for {len(self.inputs)} inputs;"
+                " wanted is one per input, or none"
+            )
+        arrays = {}
+        for (name, datatype, shape, size), data in zip(self.inputs, raw, strict=True):
+            if len(data) == size:
+                arrays[name] = np.frombuffer(data, datatype.numpy).reshape(shape)
+            else:
+                arrays[name] = _checked_array(name, data, datatype, shape)
+        return arrays
+
+    def request(
+        self, arrays: Mapping[str, np.ndarray], complete: Complete, now: float, time_left_s: float | None
+    ) -> InferRequest:
+        """The core's request for arrays that have been checked."""
+        left_s = self.timeout_s if time_left_s is None else min(self.timeout_s, time_left_s)
+        request = InferRequest(arrays, complete, arrived=now, deadline=now + left_s, priority=self.priority)
+        request.rows = self.rows
+        request.batch_key = self.batch_key
+        return request
+
+    def raw_response(self, response: InferResponse, request_id: str) -> list[Raw | np.ndarray]:
+        """The pieces of the response message when every output is asked for as it is, in raw form."""
+        outputs = response.outputs
+        shapes = tuple([array.shape for array in outputs.values()])
+        heads = self._heads.get(shapes)
+        if heads is None:
+            heads = self._remember_heads(shapes, outputs)
+        pieces: list[Raw | np.ndarray] = [heads[0]]
+        if request_id:
+            pieces.append(wire.id_entry(request_id))
+        for head, array in zip(heads[1:], outputs.values(), strict=True):
+            if head:
+                pieces.append(head)
+                pieces.append(raw_from_array(array))
+            else:  # strings: only their content tells the size
+                raw = raw_from_array(array)
+                pieces += wire.join(b"", wire.RESPONSE_RAW_FIELD, [raw])
+        return pieces
+
+    def _remember_heads(self, shapes: tuple[tuple[int, ...], ...], outputs: Mapping[str, np.ndarray]) -> list[bytes]:
+        """The header for outputs of these shapes, and what stands before each tensor; "" where its size may differ."""
+        heads = [response_header(self.model, outputs).SerializeToString()]
+        for array in outputs.values():
+            fixed = dtypes.from_numpy(array.dtype).item_size
+            heads.append(wire.entry_head(wire.RESPONSE_RAW_FIELD, array.size * fixed) if fixed else b"")
+        if len(self._heads) >= _MAX_HEADS:
+            self._heads.clear()
+        self._heads[shapes] = heads
+        return heads
+
+
+def response_header(model: ServedModel, arrays: Mapping[str, np.ndarray]) -> ModelInferResponse:
+    """A response with the names, datatypes and shapes of `arrays`, without their content."""
+    header = oip.ModelInferResponse(model_name=model.name, model_version=model.version)
+    for name, array in arrays.items():
+        header.outputs.add(name=name, datatype=dtypes.from_numpy(array.dtype).name, shape=array.shape)
+    return header
+
+
+def _checked_array(name: str, data: Raw, datatype: DataType, shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        return array_from_raw(data, datatype, shape)
+    except ProtocolError as error:
+        raise InvalidRequest(f"input {name!r}: {error}") from None
