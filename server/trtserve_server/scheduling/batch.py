@@ -12,12 +12,17 @@ from trtserve_server.request import InferRequest, InferResponse, Outcome, Timing
 
 
 class Batch:
-    """Requests in the order of their rows."""
+    """Requests in the order of their rows.
 
-    __slots__ = ("requests", "rows")
+    `parts` are their inputs as they were when the batch was cut: a request that is given up meanwhile loses its own
+    hold on them, which must not disturb the run.
+    """
+
+    __slots__ = ("parts", "requests", "rows")
 
     def __init__(self, requests: Sequence[InferRequest]) -> None:
         self.requests = requests
+        self.parts = [request.inputs for request in requests]
         self.rows = sum(request.rows for request in requests)
 
 

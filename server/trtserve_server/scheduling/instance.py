@@ -179,6 +179,6 @@ class InlineInstance:
 
 def _outcome(context: ExecutionContext, batch: Batch) -> Outcome:
     try:
-        return context.run([request.inputs for request in batch.requests])
+        return context.run(batch.parts)
     except Exception as error:
         return error

@@ -1,0 +1,99 @@
+"""A Reactor whose clock stands still until a test moves it, and engines' work that a test finishes by hand."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from trtserve_engines.engine import BatchResult
+from trtserve_server.scheduling.batch import Batch
+
+
+class ManualReactor:
+    """Time and wake-ups under control: `run()` does what is pending, `advance(seconds)` moves the clock."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self._soon: deque[Callable[[], object]] = deque()
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = count()
+
+    def now(self) -> float:
+        return self.time
+
+    def soon(self, call: Callable[[], None], /) -> None:
+        self._soon.append(call)
+
+    def at(self, time: float, call: Callable[[], None]) -> Callable[[], None]:
+        number = next(self._numbers)
+        heapq.heappush(self._timers, (time, number, call))
+
+        def cancel() -> None:
+            self._timers = [timer for timer in self._timers if timer[1] != number]
+            heapq.heapify(self._timers)
+
+        return cancel
+
+    def post(self, call: Callable[..., None], *arguments: Any) -> None:
+        self._soon.append(lambda: call(*arguments))
+
+    def run(self) -> None:
+        """Does everything that is pending now."""
+        while self._soon:
+            self._soon.popleft()()
+
+    def advance(self, seconds: float) -> None:
+        """Moves the clock, firing timers on the way in their order."""
+        end = self.time + seconds
+        self.run()
+        while self._timers and self._timers[0][0] <= end:
+            self.time, _, call = heapq.heappop(self._timers)
+            call()
+            self.run()
+        self.time = end
+
+    @property
+    def timers(self) -> list[float]:
+        """When the pending timers fire."""
+        return sorted(timer[0] for timer in self._timers)
+
+
+class ManualInstance:
+    """An Instance that holds each batch until the test finishes it."""
+
+    def __init__(self, name: str, on_finished: Callable[..., None], reactor: ManualReactor) -> None:
+        self.name = name
+        self.batch: Batch | None = None
+        self.batches: list[Batch] = []
+        self._on_finished = on_finished
+        self._reactor = reactor
+
+    def start(self) -> None:
+        pass
+
+    def run(self, batch: Batch) -> None:
+        assert self.batch is None, "an instance got a batch while it had one"
+        self.batch = batch
+        self.batches.append(batch)
+        self._started = self._reactor.now()
+
+    def stop(self) -> None:
+        pass
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        return True
+
+    def finish(self, outcome: BatchResult | Exception | None = None) -> None:
+        """Gives back the batch, by default with each input as an output of the same name."""
+        batch, self.batch = self.batch, None
+        assert batch is not None, "the instance has no batch"
+        if outcome is None:
+            outputs = {name: np.concatenate([part[name] for part in batch.parts]) for name in batch.parts[0]}
+            outcome = BatchResult(outputs, 1, 2, 3)
+        self._on_finished(self, batch, outcome, self._started, self._reactor.now())
+        self._reactor.run()

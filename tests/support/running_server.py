@@ -1,0 +1,72 @@
+"""A real server in this process, on a thread with an event loop of its own, on ports that the system chose."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import uvloop
+
+from trtserve_server.app import App
+from trtserve_server.config import ServerConfig
+
+
+class RunningServer:
+    """Starts in its constructor, which returns when every model is READY or UNAVAILABLE."""
+
+    def __init__(self, **options: Any) -> None:
+        self.config = ServerConfig(**{"grpc_address": "127.0.0.1:0", "http_address": "127.0.0.1:0", **options})
+        self._started = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._main, name="server")
+        self._thread.start()
+        self._started.wait()
+        if self._error is not None:
+            self._thread.join()
+            raise self._error
+
+    @property
+    def url(self) -> str:
+        """HOST:PORT of gRPC."""
+        return f"127.0.0.1:{self.app.grpc_port}"
+
+    @property
+    def metrics_url(self) -> str:
+        """Where the metrics are."""
+        return f"http://127.0.0.1:{self.app.http_port}/metrics"
+
+    def stop(self, drain_timeout_s: float = 10.0) -> bool:
+        """Drains and ends the server; False where requests were lost. May be called again."""
+        if not self._thread.is_alive():
+            return True
+        future = asyncio.run_coroutine_threadsafe(self.app.stop(drain_timeout_s), self.loop)
+        complete = future.result()
+        self.loop.call_soon_threadsafe(self._finished.set)
+        self._thread.join()
+        return complete
+
+    def run_on_loop(self, function: Any, *arguments: Any) -> Any:
+        """Calls `function` on the server's thread and gives what it returned."""
+
+        async def call() -> Any:
+            return function(*arguments)
+
+        return asyncio.run_coroutine_threadsafe(call(), self.loop).result()
+
+    def _main(self) -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._finished = asyncio.Event()
+        try:
+            self.app = App(self.config)
+            await self.app.start()
+        except BaseException as error:
+            self._error = error
+            return
+        finally:
+            self._started.set()
+        await self._finished.wait()
