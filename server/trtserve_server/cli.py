@@ -31,7 +31,7 @@ class _Parser(argparse.ArgumentParser):
     """Names the nearest known flag where an unknown one is given, and never guesses a shortened one."""
 
     def parse_args(self, arguments: Any = None, namespace: Any = None) -> Any:
-        parsed, unknown = self.parse_known_args(arguments, namespace)
+        parsed, unknown = self.parse_known_intermixed_args(arguments, namespace)
         if unknown:
             name = unknown[0].partition("=")[0]
             flags = [flag for action in self._actions for flag in action.option_strings]

@@ -73,7 +73,7 @@ def build(cls: type[C], values: Mapping[str, Any], source: str) -> C:
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint at the known name that is most like `name`, ready to be put behind "is unknown"."""
     names = list(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(names))}"
 
 

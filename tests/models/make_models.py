@@ -89,3 +89,23 @@ def save_with_external_data(proto: onnx.ModelProto, path: Path, location: str = 
         proto, str(path), save_as_external_data=True, location=location, size_threshold=0, convert_attribute=False
     )
     return path
+
+
+def convnet(size: int = 96, channels: int = 48, depth: int = 5, seed: int = 0) -> onnx.ModelProto:
+    """An image classifier without training: [batch, 3, size, size] to [batch, 10]; the arithmetic of a real one."""
+    random = np.random.default_rng(seed)
+    nodes, weights, source, width = [], {}, "image", 3
+    for layer in range(depth):
+        kernel = random.standard_normal((channels, width, 3, 3)) / np.sqrt(9 * width)
+        weights[f"k{layer}"] = kernel.astype(np.float32)
+        nodes.append(helper.make_node("Conv", [source, f"k{layer}"], [f"c{layer}"], pads=[1, 1, 1, 1]))
+        nodes.append(helper.make_node("Relu", [f"c{layer}"], [f"r{layer}"]))
+        source, width = f"r{layer}", channels
+    weights["w"] = random.standard_normal((channels, 10)).astype(np.float32)
+    nodes += [
+        helper.make_node("GlobalAveragePool", [source], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["logits"]),
+    ]
+    image = tensor("image", ["batch", 3, size, size])
+    return model(nodes, [image], [tensor("logits", ["batch", 10])], weights)

@@ -35,7 +35,14 @@ class ServedModel:
         policy = BatchPolicy(
             loaded.max_batch_size or 1, batching.max_queue_delay_us / 1e6, batching.preferred_batch_sizes
         )
-        self.batcher = Batcher(self.name, policy, reactor, self.statistics, max_queue_size=batching.max_queue_size)
+        self.batcher = Batcher(
+            self.name,
+            policy,
+            reactor,
+            self.statistics,
+            max_queue_size=batching.max_queue_size,
+            inline=loaded.inline_limit_s > 0,
+        )
         self._instances = InstanceGroup(loaded, self.batcher, reactor)
 
     @property

@@ -17,6 +17,7 @@ from trtserve_server.scheduling.batch import Batch, fail_batch, resolve, resolve
 from trtserve_server.scheduling.instance import Instance
 from trtserve_server.scheduling.policy import BatchPolicy, Dispatch, WaitUntil, decide
 from trtserve_server.scheduling.queue import RequestQueue
+from trtserve_server.scheduling.quiet import QuietLoop
 from trtserve_server.scheduling.reactor import Cancel, Reactor
 from trtserve_server.statistics import ModelStatistics
 
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Batcher:
-    """Schedules the requests of one model over its instances."""
+    """Schedules the requests of one model over its instances; `inline` says that these run on this very thread."""
 
     def __init__(
         self,
@@ -34,12 +35,14 @@ class Batcher:
         statistics: ModelStatistics,
         *,
         max_queue_size: int,
+        inline: bool = False,
     ) -> None:
         self._name = name
         self._policy = policy
         self._reactor = reactor
         self._statistics = statistics
         self._queue = RequestQueue(max_queue_size)
+        self._loop = QuietLoop() if inline else None
         self._idle: list[Instance] = []
         self._running = 0  # requests in batches that instances work on
         self._draining = False
@@ -131,6 +134,9 @@ class Batcher:
             self._reactor.soon(self._woken)
 
     def _woken(self) -> None:
+        if self._loop is not None and not self._loop.is_quiet(len(self._queue)):
+            self._reactor.soon(self._woken)
+            return
         self._wake_pending = False
         self._dispatch()
 

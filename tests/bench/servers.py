@@ -1,0 +1,41 @@
+"""Servers in processes of their own, for the length of a benchmark."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+
+@contextmanager
+def baseline() -> Iterator[str]:
+    """The baseline server; gives its HOST:PORT."""
+    with _process([sys.executable, "-m", "tests.bench.baseline_server"], r"^(\d+)$") as port:
+        yield f"127.0.0.1:{port}"
+
+
+@contextmanager
+def trtserve(*arguments: str) -> Iterator[str]:
+    """Our server with these arguments; gives its HOST:PORT."""
+    command = [sys.executable, "-m", "trtserve_server", "--grpc-address", "127.0.0.1:0", "--http-address", ""]
+    with _process([*command, "--log-level", "warning", *arguments], r"gRPC +127\.0\.0\.1:(\d+)") as port:
+        yield f"127.0.0.1:{port}"
+
+
+@contextmanager
+def _process(command: Sequence[str], pattern: str) -> Iterator[str]:
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            if match := re.search(pattern, line):
+                yield match[1]
+                break
+        else:
+            raise RuntimeError(f"{' '.join(command)} ended without naming its port")
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdout.close()
