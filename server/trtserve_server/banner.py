@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from trtserve_server import __version__
 from trtserve_server.app import App
@@ -49,7 +53,16 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _next_command(app: App, ready: Sequence[Entry]) -> str:
     url = "" if grpc_target(app) == "127.0.0.1:8001" else f" --url {grpc_target(app)}"
-    return f"trtserve-client{url} " + (f"model {ready[0].name}" if ready else "models")
+    return f"{_client_program()}{url} " + (f"model {ready[0].name}" if ready else "models")
+
+
+def _client_program() -> str:
+    """The client program as the reader can call it: by its name, or by its path beside this Python."""
+    name = "trtserve-client"
+    beside = Path(sys.executable).parent / name
+    if shutil.which(name) or not beside.exists():
+        return name
+    return os.path.relpath(beside) if beside.is_relative_to(Path.cwd()) else str(beside)
 
 
 def _target(address: str, port: int) -> str:

@@ -12,11 +12,15 @@ from tests.bench.report import Ratio, in_turn, medians
 
 def run(folder: Path, rounds: int, seconds: float) -> Iterator[Ratio]:
     """The comparison, each import in a fresh process."""
-    pairs = in_turn(
-        4 * rounds, lambda: import_ms("import trtserve_client"), lambda: import_ms("import grpc, numpy")
-    )
+    pairs = in_turn(4 * rounds, lambda: import_ms("import trtserve_client"), lambda: import_ms("import grpc, numpy"))
     values = [one / other for one, other in pairs]
-    yield Ratio("import trtserve_client / import grpc, numpy", values, 1.3, False, "{:.0f} ms / {:.0f} ms".format(*medians(pairs)))
+    yield Ratio(
+        "import trtserve_client / import grpc, numpy",
+        values,
+        1.3,
+        False,
+        "{:.0f} ms / {:.0f} ms".format(*medians(pairs)),
+    )
 
 
 def import_ms(statement: str) -> float:

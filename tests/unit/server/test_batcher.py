@@ -43,9 +43,7 @@ class Rig:
     def submit(self, value, *, rows=1, deadline=math.inf, key=(), priority=1):
         array = np.full((rows, 1), value)
         complete = lambda outcome: self.outcomes.setdefault(value, []).append(outcome)  # noqa: E731
-        request = InferRequest(
-            {"x": array}, complete, arrived=self.reactor.now(), deadline=deadline, priority=priority
-        )
+        request = InferRequest({"x": array}, complete, arrived=self.reactor.now(), deadline=deadline, priority=priority)
         request.rows, request.batch_key = rows, key
         self.batcher.submit([request])
         return request

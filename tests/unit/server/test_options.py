@@ -26,8 +26,12 @@ def test_every_field_of_a_model_has_a_help_text():
 
 def test_command_line_wins_over_environment_over_file_over_default(tmp_path):
     file = tmp_path / "c.toml"
-    file.write_text('instances = 2\nstream_window = 2\nload_threads = 2\n[onnxruntime]\nintra_op_threads = 2\n')
-    environment = {"TRTSERVE_INSTANCES": "3", "TRTSERVE_STREAM_WINDOW": "3", "TRTSERVE_ONNXRUNTIME_INTER_OP_THREADS": "3"}
+    file.write_text("instances = 2\nstream_window = 2\nload_threads = 2\n[onnxruntime]\nintra_op_threads = 2\n")
+    environment = {
+        "TRTSERVE_INSTANCES": "3",
+        "TRTSERVE_STREAM_WINDOW": "3",
+        "TRTSERVE_ONNXRUNTIME_INTER_OP_THREADS": "3",
+    }
     config = parse("--config", str(file), "--instances", "4", environment=environment)
     assert (config.instances, config.stream_window, config.load_threads) == (4, 3, 2)
     assert config.onnxruntime.intra_op_threads == 2

@@ -131,7 +131,13 @@ def test_cancelled_requests_do_not_pile_up_behind_a_busy_instance():
 
 operations = st.lists(
     st.one_of(
-        st.tuples(st.just("push"), st.integers(1, 4), st.integers(1, 3), st.sampled_from([1.0, 2.0, math.inf]), st.integers(0, 2)),
+        st.tuples(
+            st.just("push"),
+            st.integers(1, 4),
+            st.integers(1, 3),
+            st.sampled_from([1.0, 2.0, math.inf]),
+            st.integers(0, 2),
+        ),
         st.tuples(st.just("cancel"), st.integers(0, 30)),
         st.tuples(st.just("take"), st.integers(1, 8)),
     ),
