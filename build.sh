@@ -38,15 +38,18 @@ ensure() { # ensure EXTRAS: .venv with these extras of trtserve, and the protobu
         return
     fi
     [ -x $VENV/bin/python ] || make_venv $VENV
-    say "Setting up $VENV (trtserve[$extras]) ..."
-    $VENV/bin/python -m pip install --quiet --editable ".[$extras]" ||
-        die "pip could not install trtserve[$extras]; its message stands above"
+    say "Setting up $VENV (trtserve[$extras]), which takes a minute the first time ..."
+    if ! $VENV/bin/python -m pip install --editable ".[$extras]" >"$VENV/pip.log" 2>&1; then
+        tail -n 20 "$VENV/pip.log" >&2
+        die "pip could not install trtserve[$extras]; its last lines stand above, all of them in $VENV/pip.log"
+    fi
     generate
     stamp "$extras" >"$file"
 }
 
-generate() { # in an environment with grpcio-tools, which is needed at build time only
-    $VENV/bin/python -c 'import grpc_tools' 2>/dev/null || $VENV/bin/python -m pip install --quiet 'grpcio-tools >= 1.62'
+generate() { # needs grpcio-tools, which nothing needs at run time
+    $VENV/bin/python -c 'import grpc_tools' 2>/dev/null ||
+        $VENV/bin/python -m pip install --quiet 'grpcio-tools >= 1.62' || die "pip could not install grpcio-tools"
     $VENV/bin/python protos/generate.py
 }
 

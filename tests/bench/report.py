@@ -30,7 +30,8 @@ class Ratio(NamedTuple):
         sign = ">=" if self.at_least else "<="
         spread = f"{min(self.values):.2f} to {max(self.values):.2f}"
         verdict = "ok" if self.met else "MISSED"
-        return f"{self.name:<44} {self.median:6.2f}  ({spread})  target {sign} {self.target:<5} {verdict:<7} {self.figures}"
+        target = f"target {sign} {self.target}"
+        return f"{self.name:<50} {self.median:5.2f}  ({spread})  {target:<14} {verdict:<6}  {self.figures}"
 
 
 def in_turn(rounds: int, one: Callable[[], float], other: Callable[[], float]) -> list[tuple[float, float]]:

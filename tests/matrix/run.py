@@ -44,7 +44,7 @@ ENVIRONMENTS: dict[str, Environment] = {
             "uvloop==0.19.0",
         ),
         "[server]",
-        ("tests/unit", "tests/conformance", "tests/integration"),
+        ("tests/unit/server", "tests/unit/engines", "tests/unit/protos", "tests/conformance", "tests/integration"),
     ),
 }
 

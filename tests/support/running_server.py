@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import uvloop
@@ -53,6 +54,15 @@ class RunningServer:
             return function(*arguments)
 
         return asyncio.run_coroutine_threadsafe(call(), self.loop).result()
+
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+        """Asks `condition` on the server's thread, once a turn of its loop, until it holds."""
+
+        async def turn() -> None:
+            while not condition():
+                await asyncio.sleep(0)
+
+        asyncio.run_coroutine_threadsafe(asyncio.wait_for(turn(), timeout_s), self.loop).result()
 
     def _main(self) -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -42,7 +42,7 @@ class Rig:
 
     def submit(self, value, *, rows=1, deadline=math.inf, key=(), priority=1):
         array = np.full((rows, 1), value)
-        complete = lambda outcome: self.outcomes.setdefault(value, []).append(outcome)  # noqa: E731
+        complete = lambda outcome: self.outcomes.setdefault(value, []).append(outcome)
         request = InferRequest({"x": array}, complete, arrived=self.reactor.now(), deadline=deadline, priority=priority)
         request.rows, request.batch_key = rows, key
         self.batcher.submit([request])

@@ -1,0 +1,14 @@
+"""Classifies every scan of this folder over one stream: python examples/digits/stream.py"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from trtserve_client import Client
+
+scans = {path.stem: np.asarray(Image.open(path), np.float32)[None, None] for path in Path(__file__).parent.glob("*.png")}
+with Client(*sys.argv[1:]) as client:
+    for result in client.stream("digits", ((name, {"image": image}) for name, image in scans.items())):
+        print(f"{result.id:>6} is {result['probabilities'].argmax()}")
