@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from trtserve_protos.oip import InferTensorContents
 
 _LENGTH = struct.Struct("<I")
+_LITTLE_ENDIAN = sys.byteorder == "little"
 _BOOL = dtypes.from_name("BOOL")
 
 
@@ -50,7 +52,8 @@ def raw_from_array(array: np.ndarray) -> bytes | memoryview:
     """The raw form of an array: a view of its own memory where that is laid out as the wire wants it, else a copy."""
     if array.dtype.kind in "SUO":
         return _frame(array)
-    array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    if not (_LITTLE_ENDIAN and array.dtype.isnative and array.flags.c_contiguous):
+        array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     return array.reshape(-1).view(np.uint8).data
 
 

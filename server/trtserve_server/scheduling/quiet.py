@@ -2,8 +2,8 @@
 
 Such an instance is not idle while the loop still has messages to take in; what it runs now, the messages wait for.
 Letting a few turns of the loop pass without a new request gathers what is on its way into one batch. Measured with a
-tiny model at 16 concurrent calls, it cuts the number of batches to a third and makes the server 1.5 times as fast; a lone
-request pays for the turns with some microseconds.
+tiny model at 16 concurrent calls, it cuts the number of batches to a third and makes the server 1.5 times as fast; a
+lone request pays for the turns with some microseconds.
 """
 
 from __future__ import annotations
