@@ -13,6 +13,7 @@ class GenerateAndBuild(build_py):
     """build_py with the wire definitions compiled first."""
 
     def run(self) -> None:
+        """Generates, then builds."""
         runpy.run_path(str(ROOT / "protos" / "generate.py"))["generate"]()
         # The list of data files was made when setuptools started; the generated ones were not there yet.
         self.__dict__.pop("data_files", None)

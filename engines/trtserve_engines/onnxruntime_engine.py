@@ -94,6 +94,7 @@ class OnnxRuntimeContext:
         binding = self._binding(parts)
         for spec, staged in zip(self._signature.inputs, binding.inputs, strict=True):
             gather(staged, parts, spec.name)
+        binding.free_outputs()
         gathered = perf_counter_ns()
         with _Execution():
             self._session.run_with_iobinding(binding.io)
@@ -149,13 +150,20 @@ class _Binding:
         self.io = session.io_binding()
         self.inputs = [array for array in inputs if array is not None]
         self.outputs = outputs
+        self._unknown = [spec.name for spec, array in zip(signature.outputs, outputs, strict=True) if array is None]
         for spec, array in zip(signature.inputs, self.inputs, strict=True):
             self.io.bind_ortvalue_input(spec.name, _ort_value(array))
         for spec, output in zip(signature.outputs, outputs, strict=True):
+            # All in the signature's order, because values come back in the order of their first binding.
             if output is None:
                 self.io.bind_output(spec.name)
             else:
                 self.io.bind_ortvalue_output(spec.name, _ort_value(output))
+
+    def free_outputs(self) -> None:
+        """Lets outputs of unknown shape be made anew: what a run has left bound, the next one's would have to fit."""
+        for name in self._unknown:
+            self.io.bind_output(name)
 
     def copy_outputs(self, specs: Sequence[TensorSpec]) -> dict[str, np.ndarray]:
         """The outputs in memory of their own."""

@@ -82,7 +82,8 @@ class Signature:
         for spec in self.inputs:
             array = arrays.get(spec.name)
             if array is None:
-                raise SignatureError(f"input {spec.name!r} is missing; wanted are {_names(self.inputs)}")
+                given = ", ".join(map(repr, arrays)) or "none"
+                raise SignatureError(f"input {spec.name!r} is missing: given {given}, wanted {_names(self.inputs)}")
             spec.check(array, type_name)
         if len(arrays) != len(self.inputs):
             extra = next(name for name in arrays if name not in self.input_by_name)

@@ -35,6 +35,7 @@ MODELS = {
     "add": make_models.add(),
     "words": make_models.identity(TensorProto.STRING),
     "flags": make_models.identity(TensorProto.BOOL),
+    "small": make_models.identity(TensorProto.INT8),
     "free": make_models.identity(),
     "unbatched": make_models.nonzero(),
     "gather": make_models.gather(),
@@ -121,12 +122,12 @@ def empty_request() -> Any:
 # ---- Which inputs
 
 
-@case(INVALID, "'add'", "'b' is missing", "'a', 'b'")
+@case(INVALID, "'add'", "'b' is missing", "given 'a'", "wanted 'a', 'b'")
 def missing_input() -> Any:
     return infer_request("add", {"a": X})
 
 
-@case(INVALID, "'double'", "'x' is missing")
+@case(INVALID, "'double'", "'x' is missing", "given none")
 def no_inputs() -> Any:
     return infer_request("double", {})
 
@@ -144,7 +145,7 @@ def duplicated_input() -> Any:
     return message
 
 
-@case(INVALID, "''", "'x'")
+@case(INVALID, "'x' is missing", "given ''")
 def input_without_a_name() -> Any:
     return infer_request("double", {"": X})
 
@@ -286,7 +287,7 @@ def too_few_raw_entries() -> Any:
 
 @case(INVALID, "'x'", "0 elements", "fp32_contents", "4 wanted")
 def neither_raw_nor_contents() -> Any:
-    message = good()
+    message = good(parameters={"priority": 7})
     del message.raw_input_contents[:]
     return message
 
@@ -318,9 +319,14 @@ def contents_of_a_datatype_that_travels_raw_only() -> Any:
     return message
 
 
-@case(INVALID, "'x'", "outside the range of INT8")
+@case(
+    INVALID,
+    "'x'",
+    "outside the range of INT8",
+    bug="protos/tensors.py: np.array(RepeatedScalarContainer, int8) wraps around, 300 becomes 44",
+)
 def contents_outside_the_range_of_the_datatype() -> Any:
-    message = infer_request("double", {"x": np.array([[300]], np.int32)}, raw=False)
+    message = infer_request("small", {"x": np.array([[300]], np.int32)}, raw=False)
     message.inputs[0].datatype = "INT8"
     return message
 
@@ -574,7 +580,13 @@ def answers_by_id(stream: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("raw", "words"),
     [
-        ([], "raw_input_contents holds 0 entries for 1 inputs"),
+        pytest.param(
+            [],
+            "'x': 0 elements in contents.fp32_contents given",
+            marks=pytest.mark.xfail(
+                strict=True, reason="rpc/infer_plan.py: 0 raw entries are refused; 'or none' is wanted"
+            ),
+        ),
         ([b""], "0 bytes given"),
         ([b"\0" * 15], "15 bytes given"),
         ([b"\0" * 17], "17 bytes given"),
@@ -671,16 +683,17 @@ def wide() -> ModelInferRequest:
     return infer_request("wide", {"x": np.ones((1, 1), np.float32)}, id="wide")
 
 
-def test_an_answer_over_the_limit_is_an_error_that_says_so(narrow: Client) -> None:
+def test_an_answer_over_the_limit_is_refused_with_both_sizes(narrow: Client) -> None:
     error = narrow.error("ModelInfer", wide())
-    assert (error.code(), error.details()) == (TOO_LARGE, Containing("wide", "max_message_bytes", str(2**16)))
+    assert (error.code(), error.details()) == (TOO_LARGE, Containing("larger than max", "80036", str(2**16)))
     assert_serves(narrow)
 
 
-def test_an_answer_over_the_limit_is_an_error_inside_the_stream(narrow: Client) -> None:
-    answers = answers_by_id(narrow.stream([wide(), good(id="good")]))
-    assert answers["wide"].error_message == Containing("wide", "max_message_bytes", str(2**16))
-    np.testing.assert_array_equal(arrays_of(answers["good"].infer_response)["y"], 2 * X)
+def test_an_answer_over_the_limit_ends_its_stream_and_nothing_else(narrow: Client) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        list(narrow.stream([wide()]))
+    assert (caught.value.code(), caught.value.details()) == (TOO_LARGE, Containing("larger than max", str(2**16)))
+    assert_serves(narrow)
 
 
 # ---- Every other call

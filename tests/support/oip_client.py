@@ -1,4 +1,4 @@
-"""The protocol spoken by hand: plain protobuf and numpy, with no code of the server's codec or of the client package."""
+"""The protocol spoken by hand: plain protobuf and numpy, without the server's codec and without the client package."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from trtserve_server.errors import RequestError
 
 log = logging.getLogger(__name__)
 
-_MAX_DETAILS = 2000
-"""Characters. Details travel as HTTP/2 headers, of which clients take 8 KiB by default, percent-encoded."""
+_MAX_DETAILS_BYTES = 6000
+"""Percent-encoded, as details travel in an HTTP/2 header; of all headers together, clients take 8 KiB by default."""
 
 _error_numbers = count(1)
 
@@ -33,4 +33,9 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= _MAX_DETAILS else text[:_MAX_DETAILS] + " ..."
+    size = 0
+    for index, character in enumerate(text):
+        size += 1 if " " <= character <= "~" and character != "%" else 3 * len(character.encode())
+        if size > _MAX_DETAILS_BYTES:
+            return text[:index] + " ..."
+    return text

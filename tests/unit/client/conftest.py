@@ -1,4 +1,4 @@
-"""A small server of the protocol for the client's tests: an echo model, and answers that a test can put in its place."""
+"""A small server of the protocol for the client's tests: an echo model, and answers that a test may replace."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class OipServer:
             self.headers = dict(context.invocation_metadata())
             if name not in self.answers:
                 context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{name} is not offered")
-            return self.answers[name](request, context)
+            return bytes(self.answers[name](request, context))
 
         def stream(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
             self.calls.append(name)

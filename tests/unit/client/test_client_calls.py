@@ -92,7 +92,7 @@ def test_nothing_there_is_unavailable() -> None:
 
 def test_an_answer_that_is_no_message_is_a_bad_response(client: Client, server: Any) -> None:
     server.answers["ModelMetadata"] = server.answers["ModelInfer"] = lambda request, context: b"\xff\xff"
-    with pytest.raises(BadResponse, match="/inference.GRPCInferenceService/ModelMetadata cannot be read"):
+    with pytest.raises(BadResponse, match="GRPCInferenceService/ModelMetadata cannot be read"):
         client.model_metadata("echo")
     with pytest.raises(BadResponse):
         client.infer("echo", ROW, check=False)

@@ -44,7 +44,7 @@ def collect_sync(server: Any, elements: Iterable[Any], sink: list[Any], **settin
     """Puts the results of a stream into `sink`, which also keeps those before an error."""
     with Client(server.url) as client:
         for result in client.stream("echo", elements, **settings):
-            sink.append(result)  # noqa: PERF402
+            sink.append(result)
 
 
 def collect_async(server: Any, elements: Iterable[Any], sink: list[Any], **settings: Any) -> None:
@@ -228,7 +228,13 @@ def test_a_reader_that_pauses_holds_the_iterable(client: Client, server: Any) ->
 
     server.answers["ModelStreamInfer"] = answer
     pulled: list[int] = []
-    stream = client.stream("echo", (pulled.append(n) or row(n) for n in range(1000)), in_flight=3)
+
+    def elements() -> Iterator[dict[str, np.ndarray]]:
+        for number in range(1000):
+            pulled.append(number)
+            yield row(number)
+
+    stream = client.stream("echo", elements(), in_flight=3)
     assert not pulled
     next(stream)
     for _ in range(4):
@@ -363,7 +369,7 @@ def test_a_server_that_ends_early_is_told(server: Any, collect: Collect, answere
             yield server.stream_answer(first)
 
     server.answers["ModelStreamInfer"] = answer
-    with pytest.raises(StreamError, match="the server ended it (before|with 1 requests unanswered)"):
+    with pytest.raises(StreamError, match=r"the server ended it (before|with 1 requests unanswered)"):
         collect(server, rows(1000), [], in_flight=1)
 
 

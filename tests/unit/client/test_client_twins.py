@@ -1,4 +1,4 @@
-"""The synchronous and the asynchronous client are twins: same methods, parameters, defaults, texts; all of them short."""
+"""The synchronous and the asynchronous client are twins: same methods, parameters, defaults, texts; all short."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def parameters(function: object) -> list[tuple[str, object, object]]:
 
 
 def test_both_have_the_same_methods() -> None:
-    assert METHODS == sorted(name for name in vars(aio.Client) if not name.startswith("_"))
+    assert sorted(name for name in vars(aio.Client) if not name.startswith("_")) == METHODS
     assert len(METHODS) == 12
 
 

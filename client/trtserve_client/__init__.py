@@ -1,0 +1,64 @@
+"""Client of the Open Inference Protocol: arrays in, arrays out, over gRPC.
+
+`Client` is here; its asynchronous twin is `trtserve_client.aio.Client`, imported by itself.
+"""
+
+from trtserve_client.channel import ChannelOptions, TlsOptions
+from trtserve_client.client import Client
+from trtserve_client.errors import (
+    AlreadyExists,
+    BadResponse,
+    Cancelled,
+    ClientError,
+    ClosedClientError,
+    DeadlineExceeded,
+    FailedPrecondition,
+    ForkedClientError,
+    InputError,
+    InternalError,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    ServerError,
+    StreamError,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+    UnknownError,
+    error_from_status,
+)
+from trtserve_client.metadata import ModelIndex, ModelMetadata, ServerMetadata, TensorMetadata
+from trtserve_client.result import Result
+
+__all__ = [
+    "AlreadyExists",
+    "BadResponse",
+    "Cancelled",
+    "ChannelOptions",
+    "Client",
+    "ClientError",
+    "ClosedClientError",
+    "DeadlineExceeded",
+    "FailedPrecondition",
+    "ForkedClientError",
+    "InputError",
+    "InternalError",
+    "InvalidRequest",
+    "ModelIndex",
+    "ModelMetadata",
+    "NotFound",
+    "Overloaded",
+    "PermissionDenied",
+    "Result",
+    "ServerError",
+    "ServerMetadata",
+    "StreamError",
+    "TensorMetadata",
+    "TlsOptions",
+    "Unauthenticated",
+    "Unavailable",
+    "Unimplemented",
+    "UnknownError",
+    "error_from_status",
+]

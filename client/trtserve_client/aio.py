@@ -1,0 +1,307 @@
+"""The asynchronous client: the twin of `client`, method for method, on grpc.aio. Lives in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Any, Literal, TypeVar, overload
+
+import grpc
+import grpc.aio
+import numpy as np
+
+from trtserve_client import operations
+from trtserve_client.aio_feed import Encode, StreamInputs, elements_of, task_is_cancelled, write_requests
+from trtserve_client.aio_status import FinalStatus
+from trtserve_client.channel import STREAM_PATH, UNARY_PATHS, ChannelOptions, TlsOptions
+from trtserve_client.endpoint import CallMetadata, Endpoint, deadline_after, seconds_until
+from trtserve_client.errors import ClientError, InputError, StreamError
+from trtserve_client.inputs import Inputs, arrays_from_inputs, fit_inputs
+from trtserve_client.ledger import StreamInput, StreamLedger
+from trtserve_client.messages import Outputs, Parameters
+from trtserve_client.metadata import ModelIndex, ModelMetadata, ServerMetadata
+from trtserve_client.operations import Operation
+from trtserve_client.result import Result
+from trtserve_protos import oip
+
+T = TypeVar("T")
+
+
+class Client:
+    """A connection to a server of the Open Inference Protocol, to be made and used in one running event loop.
+
+    `url` is "host:port", "grpc://host:port", "grpcs://host:port" (TLS) or "unix:/path". `tls` holds certificates; True
+    stands for the usual roots. `metadata` goes with every call. Nothing is connected before the first call.
+
+    Every call takes `timeout_s` (seconds for the whole of it, None = no limit) and `metadata` (headers for it alone),
+    and raises the subclass of ServerError that stands for the status it ended with.
+    """
+
+    def __init__(
+        self,
+        url: str = "127.0.0.1:8001",
+        *,
+        tls: TlsOptions | bool | None = None,
+        options: ChannelOptions | None = None,
+        metadata: CallMetadata = (),
+    ) -> None:
+        self._endpoint = Endpoint(url, tls, options, metadata)
+        self._channel = _open_channel(self._endpoint)
+        self._unary: dict[str, Callable[..., Awaitable[bytes]]] = {
+            path: self._channel.unary_unary(path) for path in UNARY_PATHS
+        }
+        self._stream: Callable[..., Any] = self._channel.stream_stream(STREAM_PATH)
+
+    async def infer(
+        self,
+        model: str,
+        inputs: Inputs,
+        *,
+        version: str = "",
+        outputs: Outputs | None = None,
+        id: str = "",
+        parameters: Parameters | None = None,
+        timeout_s: float | None = None,
+        metadata: CallMetadata | None = None,
+        check: bool = True,
+    ) -> Result:
+        """Runs `model` on `inputs`: names to arrays of the model's types and shapes, batch dimension included.
+
+        Lists and scalars take the model's type where no value changes by it. `outputs` names the wanted ones, all by
+        default. `check` compares the inputs with the model's metadata first, which is fetched once; a model with
+        optional inputs wants check=False. Raises InputError for inputs that do not fit.
+        """
+        deadline = deadline_after(timeout_s)
+        arrays = await self._arrays(model, version, inputs, check, deadline, metadata)
+        operation = operations.infer(model, arrays, version, outputs, id, parameters)
+        return await self._run(operation, seconds_until(deadline), metadata)
+
+    @overload
+    def stream(
+        self,
+        model: str,
+        inputs_iterable: StreamInputs,
+        *,
+        version: str = "",
+        outputs: Outputs | None = None,
+        parameters: Parameters | None = None,
+        in_flight: int = 16,
+        ordered: bool = True,
+        errors: Literal["raise"] = "raise",
+        timeout_s: float | None = None,
+        metadata: CallMetadata | None = None,
+        check: bool = True,
+    ) -> AsyncGenerator[Result, None]: ...
+
+    @overload
+    def stream(
+        self,
+        model: str,
+        inputs_iterable: StreamInputs,
+        *,
+        version: str = "",
+        outputs: Outputs | None = None,
+        parameters: Parameters | None = None,
+        in_flight: int = 16,
+        ordered: bool = True,
+        errors: Literal["return"],
+        timeout_s: float | None = None,
+        metadata: CallMetadata | None = None,
+        check: bool = True,
+    ) -> AsyncGenerator[Result | StreamError, None]: ...
+
+    def stream(
+        self,
+        model: str,
+        inputs_iterable: StreamInputs,
+        *,
+        version: str = "",
+        outputs: Outputs | None = None,
+        parameters: Parameters | None = None,
+        in_flight: int = 16,
+        ordered: bool = True,
+        errors: Literal["raise", "return"] = "raise",
+        timeout_s: float | None = None,
+        metadata: CallMetadata | None = None,
+        check: bool = True,
+    ) -> AsyncGenerator[Result | StreamError, None]:
+        """Runs `model` on each element of `inputs_iterable` over one call; gives one Result for each.
+
+        An element is a mapping of inputs or (id, mapping); without an id its index is its id. At most `in_flight`
+        requests are sent whose results were not taken, so a slow reader slows the iterable, which is read in a task
+        of its own. Results come in the order of the elements, or as they are ready with ordered=False. A request that
+        the server refuses raises StreamError in its place; errors="return" gives the error in place of the Result and
+        goes on. What the iterable raises, or an InputError, comes after the results of the elements before it.
+        Nothing is sent before the first result is asked for; leaving the generator ends the call (at once inside
+        contextlib.aclosing, else as soon as the loop gets to it).
+        """
+        ledger = StreamLedger(model, in_flight=in_flight, ordered=ordered, errors=errors)
+
+        async def encode(element: StreamInput) -> bytes:
+            wire_id, inputs = ledger.enter(element)
+            arrays = await self._arrays(model, version, inputs, check, None, metadata)
+            return operations.infer(model, arrays, version, outputs, wire_id, parameters).request
+
+        self._endpoint.check_usable()
+        return self._exchange(ledger, elements_of(inputs_iterable), encode, in_flight, timeout_s, metadata)
+
+    async def server_live(self, *, timeout_s: float | None = None, metadata: CallMetadata | None = None) -> bool:
+        """Whether the server runs."""
+        return await self._run(operations.server_live(), timeout_s, metadata)
+
+    async def server_ready(self, *, timeout_s: float | None = None, metadata: CallMetadata | None = None) -> bool:
+        """Whether every model that should serve does."""
+        return await self._run(operations.server_ready(), timeout_s, metadata)
+
+    async def model_ready(
+        self, model: str, version: str = "", *, timeout_s: float | None = None, metadata: CallMetadata | None = None
+    ) -> bool:
+        """Whether the model serves; without `version`, whether the one that the server would choose does."""
+        return await self._run(operations.model_ready(model, version), timeout_s, metadata)
+
+    async def server_metadata(
+        self, *, timeout_s: float | None = None, metadata: CallMetadata | None = None
+    ) -> ServerMetadata:
+        """The server's name, version and protocol extensions."""
+        return await self._run(operations.server_metadata(), timeout_s, metadata)
+
+    async def model_metadata(
+        self, model: str, version: str = "", *, timeout_s: float | None = None, metadata: CallMetadata | None = None
+    ) -> ModelMetadata:
+        """The model's versions, inputs and outputs, fetched anew; later checks of inputs use them."""
+        found = await self._run(operations.model_metadata(model, version), timeout_s, metadata)
+        self._endpoint.known[model, version] = found
+        return found
+
+    async def model_config(
+        self, model: str, version: str = "", *, timeout_s: float | None = None, metadata: CallMetadata | None = None
+    ) -> oip.ModelConfig:
+        """The model's configuration as the protocol's message."""
+        return await self._run(operations.model_config(model, version), timeout_s, metadata)
+
+    async def model_statistics(
+        self,
+        model: str = "",
+        version: str = "",
+        *,
+        timeout_s: float | None = None,
+        metadata: CallMetadata | None = None,
+    ) -> list[oip.ModelStatistics]:
+        """The counters of a model, or of all, as the protocol's messages."""
+        return await self._run(operations.model_statistics(model, version), timeout_s, metadata)
+
+    async def repository_index(
+        self, *, ready: bool = False, timeout_s: float | None = None, metadata: CallMetadata | None = None
+    ) -> list[ModelIndex]:
+        """The models that the server knows and their states; with `ready`, only those that serve."""
+        return await self._run(operations.repository_index(ready), timeout_s, metadata)
+
+    async def health(
+        self, service: str = "", *, timeout_s: float | None = None, metadata: CallMetadata | None = None
+    ) -> str:
+        """The status of `service` by the standard health service: SERVING, NOT_SERVING or UNKNOWN; "" = the server."""
+        return await self._run(operations.health(service), timeout_s, metadata)
+
+    async def close(self) -> None:
+        """Ends the connection and the calls that run on it. May be called twice, and does nothing in a fork."""
+        if self._endpoint.in_own_process and not self._endpoint.closed:
+            self._endpoint.closed = True
+            await self._channel.close()
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"Client({self._endpoint.url!r})"
+
+    async def _run(self, operation: Operation[T], timeout_s: float | None, metadata: CallMetadata | None) -> T:
+        self._endpoint.check_usable()
+        headers = self._endpoint.headers(metadata)
+        with self._errors_of_call(operation.model):
+            response = await self._unary[operation.path](operation.request, timeout=timeout_s, metadata=headers)
+        return operation.answer(response)
+
+    async def _arrays(
+        self,
+        model: str,
+        version: str,
+        inputs: Inputs,
+        check: bool,
+        deadline: float | None,
+        metadata: CallMetadata | None,
+    ) -> dict[str, np.ndarray]:
+        if not check:
+            return arrays_from_inputs(inputs)
+        if (known := self._endpoint.known.get((model, version))) is not None:
+            # Unfit for what was known may be fit for what was loaded since, so only a fresh look may raise.
+            with suppress(InputError):
+                return fit_inputs(known, inputs)
+        found = await self.model_metadata(model, version, timeout_s=seconds_until(deadline), metadata=metadata)
+        return fit_inputs(found, inputs)
+
+    async def _exchange(
+        self,
+        ledger: StreamLedger,
+        elements: AsyncIterator[StreamInput],
+        encode: Encode,
+        in_flight: int,
+        timeout_s: float | None,
+        metadata: CallMetadata | None,
+    ) -> AsyncGenerator[Result | StreamError, None]:
+        places = asyncio.Semaphore(in_flight)
+        call = self._stream(timeout=timeout_s, metadata=self._endpoint.headers(metadata))
+        # Not call.read(), which leaves answers unread once a write has failed.
+        messages, status = aiter(call), FinalStatus(call)
+        sender = asyncio.create_task(write_requests(call, ledger, elements, encode, places))
+        try:
+            while (message := await self._received(messages, status, ledger.model)) is not grpc.aio.EOF:
+                for outcome in ledger.settle(message):
+                    places.release()
+                    if isinstance(outcome, StreamError):
+                        self._endpoint.forget(ledger.model)
+                    yield ledger.handed_out(outcome)
+            ledger.finish()
+        finally:
+            sender.cancel()
+            call.cancel()
+            await asyncio.wait([sender])
+
+    async def _received(self, messages: AsyncIterator[bytes], status: FinalStatus, model: str) -> Any:
+        with self._errors_of_call(model):
+            try:
+                return await anext(messages, grpc.aio.EOF)
+            except grpc.RpcError as error:
+                if failure := await status.instead_of(error):
+                    raise failure from None
+                return grpc.aio.EOF
+
+    @contextmanager
+    def _errors_of_call(self, model: str) -> Iterator[None]:
+        try:
+            with self._endpoint.errors_of_call(model):
+                yield
+        except asyncio.CancelledError:
+            # close() ends running calls as if their tasks had been cancelled, which nobody did.
+            if self._endpoint.closed and not task_is_cancelled():
+                raise self._endpoint.closed_error() from None
+            raise
+
+
+def _open_channel(endpoint: Endpoint) -> grpc.aio.Channel:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise ClientError(
+            "an asynchronous client must be made inside a running event loop, in an `async def`"
+        ) from None
+    arguments = endpoint.options.channel_arguments(endpoint.target)
+    if endpoint.tls is None:
+        return grpc.aio.insecure_channel(endpoint.target, arguments, endpoint.options.compression)
+    return grpc.aio.secure_channel(endpoint.target, endpoint.tls.credentials(), arguments, endpoint.options.compression)

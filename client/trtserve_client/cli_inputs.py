@@ -1,0 +1,88 @@
+"""Words of the command line to inputs, outputs and parameters."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from trtserve_client.errors import InputError
+from trtserve_client.messages import Parameters
+from trtserve_client.metadata import ModelMetadata, TensorMetadata
+from trtserve_client.result import ParameterValue
+
+
+def inputs_from_words(words: Iterable[str]) -> dict[str, object]:
+    """Inputs from words NAME=JSON or NAME=@FILE, FILE being .npy, .npz or .json. Raises InputError."""
+    inputs: dict[str, object] = {}
+    for name, text in _pairs(words, "--input", "NAME=JSON or NAME=@FILE"):
+        try:
+            inputs[name] = _array_from_file(name, Path(text[1:])) if text.startswith("@") else json.loads(text)
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            what = f"file {text[1:]!r}" if text.startswith("@") else f"{text!r}"
+            raise InputError(f"--input {name}: {what} cannot be read as an array: {error}") from error
+    return inputs
+
+
+def parameters_from_words(words: Iterable[str]) -> Parameters:
+    """Parameters from words NAME=VALUE: true, false and numbers by JSON's spelling, all else is text."""
+    return {name: _parameter_value(text) for name, text in _pairs(words, "--parameter", "NAME=VALUE")}
+
+
+def headers_from_words(words: Iterable[str]) -> dict[str, str]:
+    """Headers from words NAME=VALUE."""
+    return dict(_pairs(words, "--metadata", "NAME=VALUE"))
+
+
+def classified_outputs(names: list[str], top: int, model: ModelMetadata) -> dict[str, Parameters]:
+    """The outputs `names`, or all, with the request for their `top` best classes; nothing where `top` is below 1."""
+    if top < 1:
+        return {}
+    datatypes = {tensor.name: tensor.datatype for tensor in model.outputs}
+    # Texts have no classes.
+    return {name: {"classification": top} if datatypes.get(name) != "BYTES" else {} for name in names or datatypes}
+
+
+def image_input(model: ModelMetadata, name: str | None, given: Mapping[str, object]) -> TensorMetadata:
+    """The input that takes the image: the one called `name`, or the only one that is not given otherwise."""
+    specs = [spec for spec in model.inputs if (spec.name == name if name else spec.name not in given)]
+    if len(specs) == 1:
+        return specs[0]
+    inputs = ", ".join(map(str, model.inputs)) or "no input"
+    raise InputError(f"--image-input NAME must name the input for the image; model {model.name!r} takes {inputs}")
+
+
+def _pairs(words: Iterable[str], option: str, form: str) -> list[tuple[str, str]]:
+    pairs = []
+    for word in words:
+        name, separator, text = word.partition("=")
+        if not (name and separator):
+            raise InputError(f"{option} {word!r} given, {form} wanted")
+        pairs.append((name, text))
+    return pairs
+
+
+def _array_from_file(name: str, path: Path) -> object:
+    match path.suffix.lower():
+        case ".json":
+            return json.loads(path.read_text("utf-8"))
+        case ".npy":
+            return np.load(path, allow_pickle=False)
+        case ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                names = archive.files
+                if name not in names and len(names) != 1:
+                    raise ValueError(f"it holds {', '.join(names) or 'nothing'}; {name} is wanted")
+                return archive[name if name in names else names[0]]
+    raise ValueError(f"its name ends in {path.suffix!r}, one of .npy, .npz, .json is wanted")
+
+
+def _parameter_value(text: str) -> ParameterValue:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, bool | int | float | str) else text

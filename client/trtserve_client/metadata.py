@@ -1,0 +1,78 @@
+"""What a server says about itself and its models, as plain frozen records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trtserve_protos import oip
+
+
+@dataclass(frozen=True)
+class TensorMetadata:
+    """An input or output. `datatype` is the wire's name, for example "FP32"; -1 in `shape` takes any size."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.datatype} {list(self.shape)}"
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """A model: its ready versions, what executes it, what it takes and gives, batch dimension included."""
+
+    name: str
+    versions: tuple[str, ...]
+    platform: str
+    inputs: tuple[TensorMetadata, ...]
+    outputs: tuple[TensorMetadata, ...]
+
+    @cached_property
+    def input_by_name(self) -> dict[str, TensorMetadata]:
+        """Each input by its name."""
+        return {tensor.name: tensor for tensor in self.inputs}
+
+
+@dataclass(frozen=True)
+class ServerMetadata:
+    """The server's name, version and the protocol extensions that it implements."""
+
+    name: str
+    version: str
+    extensions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ModelIndex:
+    """One line of the repository's index. `state` is READY, UNAVAILABLE, LOADING, UNLOADING or UNKNOWN."""
+
+    name: str
+    version: str
+    state: str
+    reason: str
+
+
+def model_metadata_from_response(response: oip.ModelMetadataResponse) -> ModelMetadata:
+    """The record of a ModelMetadata answer."""
+    return ModelMetadata(
+        name=response.name,
+        versions=tuple(response.versions),
+        platform=response.platform,
+        inputs=tuple(TensorMetadata(each.name, each.datatype, tuple(each.shape)) for each in response.inputs),
+        outputs=tuple(TensorMetadata(each.name, each.datatype, tuple(each.shape)) for each in response.outputs),
+    )
+
+
+def server_metadata_from_response(response: oip.ServerMetadataResponse) -> ServerMetadata:
+    """The record of a ServerMetadata answer."""
+    return ServerMetadata(response.name, response.version, tuple(response.extensions))
+
+
+def model_indexes_from_response(response: oip.RepositoryIndexResponse) -> list[ModelIndex]:
+    """The records of a RepositoryIndex answer, in the server's order."""
+    return [ModelIndex(each.name, each.version, each.state, each.reason) for each in response.models]
