@@ -39,11 +39,11 @@ ensure() { # ensure EXTRAS: .venv with these extras of trtserve, and the protobu
     fi
     [ -x $VENV/bin/python ] || make_venv $VENV
     say "Setting up $VENV (trtserve[$extras]), which takes a minute the first time ..."
+    # Installing runs setup.py, which generates the protobuf artefacts.
     if ! $VENV/bin/python -m pip install --editable ".[$extras]" >"$VENV/pip.log" 2>&1; then
         tail -n 20 "$VENV/pip.log" >&2
         die "pip could not install trtserve[$extras]; its last lines stand above, all of them in $VENV/pip.log"
     fi
-    generate
     stamp "$extras" >"$file"
 }
 

@@ -53,6 +53,17 @@ def to_half() -> onnx.ModelProto:
     return make_models.model([node], [make_models.tensor("x", ["batch", 4])], [output])
 
 
+def mixed_outputs() -> onnx.ModelProto:
+    """An output of unknown shape between two of known shape."""
+    nodes = [helper.make_node(kind, ["x"], [name]) for kind, name in (("Neg", "a"), ("NonZero", "b"), ("Abs", "c"))]
+    outputs = [
+        make_models.tensor("a", [3]),
+        make_models.tensor("b", [1, "n"], TensorProto.INT64),
+        make_models.tensor("c", [3]),
+    ]
+    return make_models.model(nodes, [make_models.tensor("x", [3])], outputs)
+
+
 def no_inputs() -> onnx.ModelProto:
     """y = [1, 2, 3]."""
     node = helper.make_node("Constant", [], ["y"], value_floats=[1.0, 2.0, 3.0])
@@ -71,6 +82,7 @@ MODELS = {
     "to_half": to_half(),
     "mixes_rows": make_models.mixes_rows(),
     "nonzero": make_models.nonzero(),
+    "mixed_outputs": mixed_outputs(),
     "no_inputs": no_inputs(),
     "scalar": scalar(),
     "empty": make_models.identity(),
@@ -234,6 +246,14 @@ def test_the_shape_of_an_output_may_depend_on_the_data(client: Client) -> None:
         assert answer["indices"].tolist() == [np.flatnonzero(data).tolist()]
 
 
+def test_outputs_of_known_and_of_unknown_shape_keep_apart(client: Client) -> None:
+    for data in ([1, 0, -2], [0, 0, 3], [-1, 4, 5]):
+        answer = client.infer(infer_request("mixed_outputs", {"x": np.array(data, np.float32)}))
+        assert answer["a"].tolist() == [-number for number in data]
+        assert answer["b"].tolist() == [np.flatnonzero(data).tolist()]
+        assert answer["c"].tolist() == [abs(number) for number in data]
+
+
 @pytest.mark.parametrize("raw", [True, False])
 def test_a_scalar_comes_back(client: Client, raw: bool) -> None:
     assert_same(
@@ -271,7 +291,7 @@ def test_the_response_has_the_requests_id_and_the_models_name_and_version(
 @pytest.mark.parametrize(
     "outputs",
     [["two_x"], ["three_x"], ["two_x", "three_x"], ["three_x", "two_x"], []],
-    ids=lambda names: ",".join(names),
+    ids=",".join,
 )
 def test_requested_outputs_come_in_the_requested_order(client: Client, outputs: list[str], raw: bool) -> None:
     response = client.call("ModelInfer", infer_request("two_outputs", {"x": X}, outputs=outputs, raw=raw))

@@ -14,10 +14,14 @@ from trtserve_server.config import ServerConfig
 
 
 class RunningServer:
-    """Starts in its constructor, which returns when every model is READY or UNAVAILABLE."""
+    """Starts in its constructor, which returns when every model is READY or UNAVAILABLE.
 
-    def __init__(self, **options: Any) -> None:
+    With `loaded` = False it returns as soon as the server listens.
+    """
+
+    def __init__(self, *, loaded: bool = True, **options: Any) -> None:
         self.config = ServerConfig(**{"grpc_address": "127.0.0.1:0", "http_address": "127.0.0.1:0", **options})
+        self._loaded = loaded
         self._started = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._main, name="server")
@@ -73,7 +77,11 @@ class RunningServer:
         self._finished = asyncio.Event()
         try:
             self.app = App(self.config)
-            await self.app.start()
+            self._starting = asyncio.ensure_future(self.app.start())
+            while not (self._loaded or self.app.grpc_port or self._starting.done()):
+                await asyncio.sleep(0)
+            if self._loaded or self._starting.done():
+                await self._starting
         except BaseException as error:
             self._error = error
             return

@@ -71,6 +71,7 @@ class Registry:
         """Loads every source at the same time; calls `on_loaded` once each is READY or UNAVAILABLE."""
         self._on_loaded = on_loaded
         entries = [self._add(source) for source in sources]
+        self.on_change()
         self._loading = len(entries)
         if not entries:
             on_loaded()

@@ -66,11 +66,12 @@ class HealthService:
         """The status now and after every change, until the caller goes or the server stops."""
         service = parse(health.METHODS["Watch"], data).service
         last = None
-        while not (self._ended and last):
-            changed = self._changed
+        while True:
+            changed, ended = self._changed, self._ended
             status = self._statuses.get(service, _SERVICE_UNKNOWN)
             if status != last:
                 await context.write(HealthCheckResponse(status=status).SerializeToString())
                 last = status
-            if not self._ended:
-                await changed.wait()
+            if ended:
+                return
+            await changed.wait()
