@@ -57,11 +57,19 @@ verb_setup() { ensure dev; say "Ready: $VENV/bin/trtserve, $VENV/bin/trtserve-cl
 
 verb_protos() { ensure server,image; generate; }
 
+names_models() { # whether arguments or environment say what to serve
+    local argument
+    for argument in "$@"; do
+        case "$argument" in
+        --model-repository* | --config* | *.onnx | -h | --help | --version) return 0 ;;
+        esac
+    done
+    [ -n "${TRTSERVE_MODEL_REPOSITORY:-}${TRTSERVE_MODEL:-}" ]
+}
+
 verb_serve() {
     ensure server,image
-    if [ $# -eq 0 ] || [ "${1#-}" != "$1" ] && [[ " $* " != *" --model-repository"* ]]; then
-        set -- --model-repository examples/models "$@"
-    fi
+    names_models "$@" || set -- --model-repository examples/models "$@"
     exec $VENV/bin/trtserve "$@"
 }
 
