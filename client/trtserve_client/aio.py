@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
@@ -13,14 +13,14 @@ import grpc.aio
 import numpy as np
 
 from trtserve_client import operations
-from trtserve_client.aio_feed import Encode, StreamInputs, elements_of, task_is_cancelled, write_requests
-from trtserve_client.aio_status import FinalStatus
+from trtserve_client.aio_answers import Answers
+from trtserve_client.aio_requests import Requests, StreamInputs, elements_of, task_is_cancelled
 from trtserve_client.channel import STREAM_PATH, UNARY_PATHS, ChannelOptions, TlsOptions
 from trtserve_client.endpoint import CallMetadata, Endpoint, deadline_after, seconds_until
 from trtserve_client.errors import ClientError, InputError, StreamError
 from trtserve_client.inputs import Inputs, arrays_from_inputs, fit_inputs
 from trtserve_client.ledger import StreamInput, StreamLedger
-from trtserve_client.messages import Outputs, Parameters
+from trtserve_client.messages import Outputs, Parameters, infer_request
 from trtserve_client.metadata import ModelIndex, ModelMetadata, ServerMetadata
 from trtserve_client.operations import Operation
 from trtserve_client.result import Result
@@ -53,6 +53,7 @@ class Client:
             path: self._channel.unary_unary(path) for path in UNARY_PATHS
         }
         self._stream: Callable[..., Any] = self._channel.stream_stream(STREAM_PATH)
+        self._streams: set[Any] = set()
 
     async def infer(
         self,
@@ -74,8 +75,8 @@ class Client:
         optional inputs wants check=False. Raises InputError for inputs that do not fit.
         """
         deadline = deadline_after(timeout_s)
-        arrays = await self._arrays(model, version, inputs, check, deadline, metadata)
-        operation = operations.infer(model, arrays, version, outputs, id, parameters)
+        arrays = await self._arrays(model, version, inputs, check=check, deadline=deadline, metadata=metadata)
+        operation = operations.infer(model, arrays, version=version, outputs=outputs, id=id, parameters=parameters)
         return await self._run(operation, seconds_until(deadline), metadata)
 
     @overload
@@ -141,11 +142,12 @@ class Client:
 
         async def encode(element: StreamInput) -> bytes:
             wire_id, inputs = ledger.enter(element)
-            arrays = await self._arrays(model, version, inputs, check, None, metadata)
-            return operations.infer(model, arrays, version, outputs, wire_id, parameters).request
+            arrays = await self._arrays(model, version, inputs, check=check, deadline=None, metadata=metadata)
+            return infer_request(model, arrays, version=version, outputs=outputs, id=wire_id, parameters=parameters)
 
         self._endpoint.check_usable()
-        return self._exchange(ledger, elements_of(inputs_iterable), encode, in_flight, timeout_s, metadata)
+        requests = Requests(elements_of(inputs_iterable), encode, ledger, in_flight)
+        return self._exchange(ledger, requests, timeout_s, metadata)
 
     async def server_live(self, *, timeout_s: float | None = None, metadata: CallMetadata | None = None) -> bool:
         """Whether the server runs."""
@@ -208,6 +210,9 @@ class Client:
         """Ends the connection and the calls that run on it. May be called twice, and does nothing in a fork."""
         if self._endpoint.in_own_process and not self._endpoint.closed:
             self._endpoint.closed = True
+            # Older versions of grpc.aio leave a stream running that nobody reads at this moment.
+            for call in list(self._streams):
+                call.cancel()
             await self._channel.close()
 
     async def __aenter__(self) -> Client:
@@ -233,6 +238,7 @@ class Client:
         model: str,
         version: str,
         inputs: Inputs,
+        *,
         check: bool,
         deadline: float | None,
         metadata: CallMetadata | None,
@@ -247,40 +253,29 @@ class Client:
         return fit_inputs(found, inputs)
 
     async def _exchange(
-        self,
-        ledger: StreamLedger,
-        elements: AsyncIterator[StreamInput],
-        encode: Encode,
-        in_flight: int,
-        timeout_s: float | None,
-        metadata: CallMetadata | None,
+        self, ledger: StreamLedger, requests: Requests, timeout_s: float | None, metadata: CallMetadata | None
     ) -> AsyncGenerator[Result | StreamError, None]:
-        places = asyncio.Semaphore(in_flight)
         call = self._stream(timeout=timeout_s, metadata=self._endpoint.headers(metadata))
-        # Not call.read(), which leaves answers unread once a write has failed.
-        messages, status = aiter(call), FinalStatus(call)
-        sender = asyncio.create_task(write_requests(call, ledger, elements, encode, places))
+        answers = Answers(call)
+        self._streams.add(call)
+        sender = asyncio.create_task(requests.write_to(call))
         try:
-            while (message := await self._received(messages, status, ledger.model)) is not grpc.aio.EOF:
+            while (message := await self._received(answers, ledger.model)) is not None:
                 for outcome in ledger.settle(message):
-                    places.release()
+                    requests.free_place()
                     if isinstance(outcome, StreamError):
                         self._endpoint.forget(ledger.model)
                     yield ledger.handed_out(outcome)
             ledger.finish()
         finally:
+            self._streams.discard(call)
             sender.cancel()
             call.cancel()
             await asyncio.wait([sender])
 
-    async def _received(self, messages: AsyncIterator[bytes], status: FinalStatus, model: str) -> Any:
+    async def _received(self, answers: Answers, model: str) -> bytes | None:
         with self._errors_of_call(model):
-            try:
-                return await anext(messages, grpc.aio.EOF)
-            except grpc.RpcError as error:
-                if failure := await status.instead_of(error):
-                    raise failure from None
-                return grpc.aio.EOF
+            return await answers.next()
 
     @contextmanager
     def _errors_of_call(self, model: str) -> Iterator[None]:
@@ -298,9 +293,7 @@ def _open_channel(endpoint: Endpoint) -> grpc.aio.Channel:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        raise ClientError(
-            "an asynchronous client must be made inside a running event loop, in an `async def`"
-        ) from None
+        raise ClientError("an asynchronous client must be made inside a running event loop") from None
     arguments = endpoint.options.channel_arguments(endpoint.target)
     if endpoint.tls is None:
         return grpc.aio.insecure_channel(endpoint.target, arguments, endpoint.options.compression)

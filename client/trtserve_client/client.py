@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
+from traceback import clear_frames
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
@@ -14,13 +15,13 @@ from trtserve_client import operations
 from trtserve_client.channel import STREAM_PATH, UNARY_PATHS, ChannelOptions, TlsOptions
 from trtserve_client.endpoint import CallMetadata, Endpoint, deadline_after, seconds_until
 from trtserve_client.errors import InputError, StreamError
-from trtserve_client.feed import Feed
 from trtserve_client.inputs import Inputs, arrays_from_inputs, fit_inputs
 from trtserve_client.ledger import StreamInput, StreamLedger
-from trtserve_client.messages import Outputs, Parameters
+from trtserve_client.messages import Outputs, Parameters, infer_request
 from trtserve_client.metadata import ModelIndex, ModelMetadata, ServerMetadata
 from trtserve_client.operations import Operation
 from trtserve_client.result import Result
+from trtserve_client.stream_requests import Requests
 from trtserve_protos import oip
 
 T = TypeVar("T")
@@ -69,8 +70,8 @@ class Client:
         optional inputs wants check=False. Raises InputError for inputs that do not fit.
         """
         deadline = deadline_after(timeout_s)
-        arrays = self._arrays(model, version, inputs, check, deadline, metadata)
-        operation = operations.infer(model, arrays, version, outputs, id, parameters)
+        arrays = self._arrays(model, version, inputs, check=check, deadline=deadline, metadata=metadata)
+        operation = operations.infer(model, arrays, version=version, outputs=outputs, id=id, parameters=parameters)
         return self._run(operation, seconds_until(deadline), metadata)
 
     @overload
@@ -135,12 +136,12 @@ class Client:
 
         def encode(element: StreamInput) -> bytes:
             wire_id, inputs = ledger.enter(element)
-            arrays = self._arrays(model, version, inputs, check, None, metadata)
-            return operations.infer(model, arrays, version, outputs, wire_id, parameters).request
+            arrays = self._arrays(model, version, inputs, check=check, deadline=None, metadata=metadata)
+            return infer_request(model, arrays, version=version, outputs=outputs, id=wire_id, parameters=parameters)
 
         self._endpoint.check_usable()
-        feed = Feed(iter(inputs_iterable), encode, ledger, in_flight)
-        return self._exchange(ledger, feed, timeout_s, metadata)
+        requests = Requests(iter(inputs_iterable), encode, ledger, in_flight)
+        return self._exchange(ledger, requests, timeout_s, metadata)
 
     def server_live(self, *, timeout_s: float | None = None, metadata: CallMetadata | None = None) -> bool:
         """Whether the server runs."""
@@ -217,8 +218,13 @@ class Client:
     def _run(self, operation: Operation[T], timeout_s: float | None, metadata: CallMetadata | None) -> T:
         self._endpoint.check_usable()
         headers = self._endpoint.headers(metadata)
-        with self._endpoint.errors_of_call(operation.model):
-            response = self._unary[operation.path](operation.request, timeout=timeout_s, metadata=headers)
+        try:
+            with self._endpoint.errors_of_call(operation.model):
+                response = self._unary[operation.path](operation.request, timeout=timeout_s, metadata=headers)
+        except KeyboardInterrupt as interrupt:
+            # gRPC ends the call when its frame lets go of it, and who keeps the traceback keeps the frame.
+            clear_frames(interrupt.__traceback__)
+            raise
         return operation.answer(response)
 
     def _arrays(
@@ -226,6 +232,7 @@ class Client:
         model: str,
         version: str,
         inputs: Inputs,
+        *,
         check: bool,
         deadline: float | None,
         metadata: CallMetadata | None,
@@ -240,19 +247,19 @@ class Client:
         return fit_inputs(found, inputs)
 
     def _exchange(
-        self, ledger: StreamLedger, feed: Feed, timeout_s: float | None, metadata: CallMetadata | None
+        self, ledger: StreamLedger, requests: Requests, timeout_s: float | None, metadata: CallMetadata | None
     ) -> Generator[Result | StreamError, None, None]:
-        call = self._stream(feed, timeout=timeout_s, metadata=self._endpoint.headers(metadata))
+        call = self._stream(requests, timeout=timeout_s, metadata=self._endpoint.headers(metadata))
         try:
             for message in self._received(call, ledger.model):
                 for outcome in ledger.settle(message):
-                    feed.free_place()
+                    requests.free_place()
                     if isinstance(outcome, StreamError):
                         self._endpoint.forget(ledger.model)
                     yield ledger.handed_out(outcome)
             ledger.finish()
         finally:
-            feed.close()
+            requests.close()
             call.cancel()
 
     def _received(self, call: Iterator[bytes], model: str) -> Iterator[bytes]:

@@ -118,6 +118,7 @@ def health(service: str) -> Operation[str]:
 def infer(
     model: str,
     arrays: Mapping[str, np.ndarray],
+    *,
     version: str,
     outputs: Outputs | None,
     id: str,

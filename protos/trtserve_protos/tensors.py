@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 _LENGTH = struct.Struct("<I")
 _LITTLE_ENDIAN = sys.byteorder == "little"
 _BOOL = dtypes.from_name("BOOL")
+_FIELD_TYPES = {
+    "bool_contents": np.dtype(bool),
+    "int_contents": np.dtype(np.int32),
+    "int64_contents": np.dtype(np.int64),
+    "uint_contents": np.dtype(np.uint32),
+    "uint64_contents": np.dtype(np.uint64),
+    "fp32_contents": np.dtype(np.float32),
+    "fp64_contents": np.dtype(np.float64),
+}
 
 
 def element_count(shape: Sequence[int]) -> int:
@@ -42,7 +51,7 @@ def array_from_raw(raw: bytes | memoryview, datatype: DataType, shape: Sequence[
         raise TensorError(
             f"{len(raw)} bytes given, {wanted} wanted for datatype {datatype.name} and shape {list(shape)}"
         )
-    array = np.frombuffer(raw, datatype.numpy).reshape(shape)
+    array = _reshaped(np.frombuffer(raw, datatype.numpy), shape)
     if datatype is _BOOL and array.size and array.view(np.uint8).max() > 1:
         raise TensorError("BOOL bytes must be 0 or 1; another value is among those given")
     return array
@@ -69,10 +78,7 @@ def array_from_contents(contents: InferTensorContents, datatype: DataType, shape
         raise TensorError(f"{len(elements)} elements in contents.{field} given, {wanted} wanted for {list(shape)}")
     if datatype is BYTES:
         return _array_from_elements(elements, shape)
-    try:
-        return np.array(elements, datatype.numpy).reshape(shape)
-    except OverflowError as error:
-        raise TensorError(f"contents.{field} holds a value outside the range of {datatype.name}: {error}") from None
+    return _reshaped(_narrowed(np.array(elements, _FIELD_TYPES[field]), datatype), shape)
 
 
 def fill_contents(contents: InferTensorContents, array: np.ndarray) -> None:
@@ -87,6 +93,22 @@ def has_contents(datatype: DataType) -> bool:
     return bool(datatype.contents_field)
 
 
+def _narrowed(elements: np.ndarray, datatype: DataType) -> np.ndarray:
+    """Small integers travel in fields of 32 bits; a value that does not fit the tensor's own type is refused."""
+    array = elements.astype(datatype.numpy)
+    if elements.dtype != array.dtype and not np.array_equal(elements, array):
+        value = elements[elements != array][0]
+        raise TensorError(f"contents.{datatype.contents_field} holds {value}, outside the range of {datatype.name}")
+    return array
+
+
+def _reshaped(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    try:
+        return array.reshape(shape)
+    except ValueError as error:  # more dimensions, or larger ones beside a 0, than an array can have
+        raise TensorError(f"shape {str(list(shape))[:200]} cannot be held in memory: {error}") from None
+
+
 def _contents_field(datatype: DataType) -> str:
     if not datatype.contents_field:
         raise TensorError(f"{datatype.name} has no field in contents; send it in raw_input_contents")
@@ -96,7 +118,7 @@ def _contents_field(datatype: DataType) -> str:
 def _array_from_elements(elements: Sequence[bytes], shape: Sequence[int]) -> np.ndarray:
     array = np.empty(len(elements), object)
     array[:] = elements
-    return array.reshape(shape)
+    return _reshaped(array, shape)
 
 
 def _unframe(raw: bytes | memoryview, count: int) -> list[bytes]:

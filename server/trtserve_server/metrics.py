@@ -6,6 +6,7 @@ Nothing is counted here. A scrape reads the statistics that the models keep anyw
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -118,13 +119,12 @@ class MetricsServer:
         ProcessCollector(registry=registry)
         host, port = parse_address(address, "http_address")
         try:
-            self._server = ThreadingHTTPServer((host, port), _handler_class(registry))
+            self._server = _HttpServer((host, port), _handler_class(registry))
         except OSError as error:
             raise ConfigError(
                 f"http_address = {address!r} cannot be listened on: {error.strerror};"
                 " free the port or choose another with --http-address"
             ) from error
-        self._server.daemon_threads = True
         self._thread = Thread(target=self._server.serve_forever, args=(_POLL_S,), name="metrics", daemon=True)
         self._thread.start()
 
@@ -138,6 +138,14 @@ class MetricsServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class _HttpServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, handler)
 
 
 def _handler_class(registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:

@@ -56,11 +56,13 @@ class Client:
             return error
         raise AssertionError(f"{name} was answered with {answer}")
 
-    def stream(self, requests: Iterable[Any], *, metadata: Sequence[tuple[str, str]] = ()) -> Any:
+    def stream(
+        self, requests: Iterable[Any], *, metadata: Sequence[tuple[str, str]] = (), timeout: float = WAIT_S
+    ) -> Any:
         """A ModelStreamInfer under way: an iterator of answers that can be cancelled."""
         method = oip.METHODS["ModelStreamInfer"]
         call = self.channel.stream_stream(method.path, _serialized, method.response_class.FromString)
-        return call(iter(requests), timeout=WAIT_S, metadata=metadata)
+        return call(iter(requests), timeout=timeout, metadata=metadata)
 
     def watch(self, service: str) -> Iterator[str]:
         """The names of the states of `service` as they change."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _MAX_PLANS = 1024
 _MAX_HEADER_BYTES = 4096
+_LARGEST = 2**63 - 1
 
 
 class InferCodec:
@@ -43,7 +44,7 @@ class InferCodec:
         if self._generation != self._registry.generation:
             self._plans.clear()
             self._generation = self._registry.generation
-        plan = self._plans.get(parts.header)
+        plan = self._plans.get(parts.header) if parts.raw else None
         if plan is None:
             plan, arrays = self._make_plan(parts)
         else:
@@ -179,10 +180,12 @@ def _is_sequence(parameters: Mapping[str, InferParameter]) -> bool:
 
 def _whole_number(parameters: Mapping[str, InferParameter], key: str) -> int:
     value = _value(parameters[key])
-    if isinstance(value, str) and value.isdecimal():
+    if isinstance(value, str) and value.isdecimal() and len(value) <= len(str(_LARGEST)):
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InvalidRequest(f"parameter {key!r} is {value!r}; wanted is a whole number of 0 or more")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LARGEST:
+        raise InvalidRequest(
+            f"parameter {key!r} is {repr(value)[:40]}; wanted is a whole number of 0 or more, at most {_LARGEST}"
+        )
     return value
 
 

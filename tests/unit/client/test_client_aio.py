@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import grpc
@@ -23,7 +23,7 @@ from trtserve_client import (
     Unavailable,
     aio,
 )
-from trtserve_client.aio_status import FinalStatus
+from trtserve_client.aio_answers import Answers
 
 ROW = {"x": np.array([[1, 2]], np.float32)}
 WAIT_S = 10.0
@@ -134,9 +134,10 @@ def test_closing_ends_running_calls_without_cancelling_their_tasks(server: Any) 
 
 
 class ScriptedCall:
-    """As much of a grpc.aio call as FinalStatus asks: statuses that come one after the other."""
+    """As much of a grpc.aio call as Answers asks: one answer, then an error; statuses that replace each other."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: grpc.RpcError) -> None:
+        self.error = error
         self.status = (grpc.StatusCode.OK, "")
         self.callbacks: list[Callable[[Any], None]] = []
 
@@ -147,6 +148,10 @@ class ScriptedCall:
         self.status = (code, details)
         for callback in self.callbacks:
             callback(self)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"answer"
+        raise self.error
 
     async def code(self) -> grpc.StatusCode:
         return self.status[0]
@@ -166,32 +171,38 @@ def rpc_error(code: grpc.StatusCode, details: str) -> grpc.aio.AioRpcError:
 @pytest.mark.parametrize("first", [SERVERS_OWN, REPLACEMENT], ids=["replaced after", "replaced before"])
 def test_the_servers_status_is_kept_from_grpcs_own(first: tuple[grpc.StatusCode, str]) -> None:
     async def main() -> None:
-        call = ScriptedCall()
-        status = FinalStatus(call)
+        call = ScriptedCall(rpc_error(*REPLACEMENT))
+        answers = Answers(call)
         call.end(*first)
         call.end(*(REPLACEMENT if first is SERVERS_OWN else SERVERS_OWN))
-        error = await status.instead_of(rpc_error(*REPLACEMENT))
-        assert error is not None and (error.code(), error.details()) == SERVERS_OWN
+        assert await answers.next() == b"answer"
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await answers.next()
+        assert (caught.value.code(), caught.value.details()) == SERVERS_OWN
 
     run(main())
 
 
 def test_an_end_that_was_ok_is_no_error() -> None:
     async def main() -> None:
-        call = ScriptedCall()
-        status = FinalStatus(call)
+        call = ScriptedCall(rpc_error(*REPLACEMENT))
+        answers = Answers(call)
         call.end(grpc.StatusCode.OK, "")
-        assert await status.instead_of(rpc_error(*REPLACEMENT)) is None
+        assert [await answers.next(), await answers.next()] == [b"answer", None]
 
     run(main())
 
 
-def test_errors_that_are_real_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trtserve_client.aio_status._WAIT_S", 0.01)
+@pytest.mark.parametrize("status", [SERVERS_OWN, REPLACEMENT], ids=["another", "no other comes"])
+def test_errors_that_are_real_stay(monkeypatch: pytest.MonkeyPatch, status: tuple[grpc.StatusCode, str]) -> None:
+    monkeypatch.setattr("trtserve_client.aio_answers._WAIT_S", 0.01)
 
     async def main() -> None:
-        status = FinalStatus(ScriptedCall())
-        for error in (rpc_error(*SERVERS_OWN), rpc_error(*REPLACEMENT)):
-            assert await status.instead_of(error) is error
+        error = rpc_error(*status)
+        answers = Answers(ScriptedCall(error))
+        await answers.next()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await answers.next()
+        assert caught.value is error
 
     run(main())

@@ -67,7 +67,7 @@ def test_other_urls_are_refused_with_the_forms_that_are_taken(url: str, reason: 
         ({"first_backoff_ms": 9}, "first_backoff_ms=9, at least 10 wanted"),
         ({"max_backoff_ms": 50}, "max_backoff_ms=50 is less than first_backoff_ms=100"),
     ],
-    ids=lambda value: str(value),
+    ids=str,
 )
 def test_options_outside_their_range_are_refused(setting: dict[str, int], message: str) -> None:
     with pytest.raises(ClientError, match=message):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from trtserve_client.ledger import StreamInput, StreamLedger
 
 
-class Feed:
+class Requests:
     """The requests as gRPC takes them, in a thread of its own: waits for a free place, then encodes one element."""
 
     def __init__(
@@ -24,7 +24,7 @@ class Feed:
         self._places = threading.Semaphore(in_flight)
         self._closed = False
 
-    def __iter__(self) -> Feed:
+    def __iter__(self) -> Requests:
         return self
 
     def __next__(self) -> bytes:

@@ -1,4 +1,4 @@
-"""The status that an asynchronous stream really ended with.
+"""The answers of an asynchronous stream, and the status that it really ended with.
 
 A write that fails because the server has just ended the call makes grpc.aio replace the server's status by INTERNAL
 "Internal error from Core": https://github.com/grpc/grpc/issues/36066. Here the server's own is kept.
@@ -7,7 +7,7 @@ A write that fails because the server has just ended the call makes grpc.aio rep
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 import grpc
@@ -20,14 +20,25 @@ _REPLACEMENT = "Internal error from Core"
 _WAIT_S = 1.0
 
 
-class FinalStatus:
-    """The first status of `call` that is not grpc.aio's replacement."""
+class Answers:
+    """The messages of `call` one by one, and its first status that is not grpc.aio's replacement."""
 
     def __init__(self, call: Any) -> None:
+        # Not call.read(), which leaves answers unread once a write has failed.
+        self._messages: AsyncIterator[bytes] = aiter(call)
         self._found: asyncio.Future[tuple[grpc.StatusCode, str]] = asyncio.get_running_loop().create_future()
         call.add_done_callback(self._note)
 
-    async def instead_of(self, error: grpc.RpcError) -> grpc.RpcError | None:
+    async def next(self) -> bytes | None:
+        """The next message, None after the last. Raises RpcError where the call ended with another status than OK."""
+        try:
+            return await anext(self._messages, None)
+        except grpc.RpcError as error:
+            if failure := await self._instead_of(error):
+                raise failure from None
+            return None
+
+    async def _instead_of(self, error: grpc.RpcError) -> grpc.RpcError | None:
         """What `error` should have been: itself, the server's status, or None where the server's was OK."""
         if not _is_replacement(error.code(), error.details()):
             return error

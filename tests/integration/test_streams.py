@@ -1,0 +1,256 @@
+"""ModelStreamInfer: many requests in flight on one stream, bounded, answered by id, ended cleanly by either side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from tests.models import make_models
+from tests.support.oip_client import Client, arrays_of, infer_request
+from tests.support.running_server import RunningServer
+from trtserve_protos.oip import ModelInferRequest
+
+Serve = Callable[..., RunningServer]
+Connect = Callable[..., Client]
+Script = Callable[..., Any]
+
+
+def request(number: int, model: str = "m") -> ModelInferRequest:
+    """One row whose number stands in the id too."""
+    return infer_request(model, {"x": np.full((1, 4), number, np.float32)}, id=str(number))
+
+
+def numbers(stream: Any, factor: float = 1) -> list[int]:
+    """The ids of all answers, each of which must hold its number."""
+    ids = []
+    for answer in stream:
+        assert answer.error_message == ""
+        response = answer.infer_response
+        np.testing.assert_array_equal(arrays_of(response)["y"], np.full((1, 4), factor * int(response.id)))
+        ids.append(int(response.id))
+    return ids
+
+
+class Sender:
+    """Requests of a stream that a test sends one by one; `end` half-closes it."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[ModelInferRequest | None] = SimpleQueue()
+
+    def __iter__(self) -> Iterator[ModelInferRequest]:
+        return iter(self._queue.get, None)
+
+    def send(self, *requests: ModelInferRequest) -> None:
+        for each in requests:
+            self._queue.put(each)
+
+    def end(self) -> None:
+        self._queue.put(None)
+
+
+@pytest.fixture
+def sender() -> Iterator[Sender]:
+    made = Sender()
+    yield made
+    made.end()  # else gRPC's thread waits for the next request for ever
+
+
+@pytest.fixture
+def double(serve: Serve, connect: Connect, tmp_path: Path) -> Client:
+    """A client of a server with a model that doubles."""
+    file = make_models.save(make_models.scale(2.0), tmp_path / "double.onnx")
+    return connect(serve(model=(str(file),)))
+
+
+def test_every_request_of_a_stream_is_answered_with_its_id(double: Client) -> None:
+    stream = double.stream(request(number, "double") for number in range(1000))
+    assert sorted(numbers(stream, 2)) == list(range(1000))
+    assert stream.code() is grpc.StatusCode.OK
+
+
+def test_a_stream_without_requests_ends_well(double: Client) -> None:
+    stream = double.stream([])
+    assert list(stream) == []
+    assert stream.code() is grpc.StatusCode.OK
+
+
+def test_streams_do_not_disturb_each_other(double: Client) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        ranges = [range(start, start + 200) for start in range(0, 800, 200)]
+        streams = [double.stream([request(number, "double") for number in each]) for each in ranges]
+        answers = list(pool.map(lambda stream: sorted(numbers(stream, 2)), streams))
+    assert answers == [list(each) for each in ranges]
+
+
+def test_requests_of_one_stream_share_batches(script: Script) -> None:
+    m = script()
+    m.gate.shut()
+    stream = m.client.stream(map(request, range(9)))
+    first = len(m.gate.batch()["x"])
+    m.wait_for_queue(9 - first)
+    m.gate.open()
+    assert sorted(numbers(stream)) == list(range(9))
+    assert m.engine.batches == [first, 9 - first]
+
+
+def test_a_stream_answers_what_is_done_before_what_was_sent_earlier(script: Script) -> None:
+    m = script()
+    m.gate.shut()
+    stream = m.client.stream([request(1), infer_request("nobody", {}, id="2")])
+    assert next(stream).infer_response.id == "2"
+    m.gate.open()
+    assert numbers(stream) == [1]
+
+
+def test_requests_in_flight_are_answered_after_the_client_has_half_closed(script: Script, sender: Sender) -> None:
+    m = script()
+    m.gate.shut()
+    stream = m.client.stream(sender)
+    sender.send(request(0))
+    m.gate.batch()
+    sender.send(*map(request, range(1, 5)))
+    sender.end()
+    m.wait_for_queue(4)
+    m.gate.open()
+    assert sorted(numbers(stream)) == [0, 1, 2, 3, 4]
+    assert stream.code() is grpc.StatusCode.OK
+
+
+def test_answers_come_while_the_stream_stays_open(double: Client, sender: Sender) -> None:
+    stream = double.stream(sender)
+    for number in range(5):
+        sender.send(request(number, "double"))
+        assert next(stream).infer_response.id == str(number)
+    sender.end()
+    assert list(stream) == []
+
+
+def test_cancelling_a_stream_takes_its_requests_out_of_the_queue(script: Script, sender: Sender) -> None:
+    m = script()
+    m.gate.shut()
+    stream = m.client.stream(sender)
+    sender.send(request(0))
+    m.gate.batch()
+    sender.send(*map(request, range(1, 5)))
+    m.wait_for_queue(4)
+    stream.cancel()
+    m.wait_for_queue(0)
+    m.wait_for_failures(5)
+    m.gate.open()
+    assert numbers(m.client.stream([request(7)])) == [7]
+    assert m.engine.batches == [1, 1]
+
+
+def test_a_client_that_disconnects_frees_what_it_sent(script: Script, connect: Connect, sender: Sender) -> None:
+    m = script()
+    m.gate.shut()
+    gone = connect(m.server)
+    stream = gone.stream(sender)
+    sender.send(request(0))
+    m.gate.batch()
+    sender.send(request(1))
+    m.wait_for_queue(1)
+    gone.close()
+    m.wait_for_failures(2)
+    m.gate.open()
+    with pytest.raises(grpc.RpcError):
+        next(stream)
+    assert numbers(m.client.stream([request(7)])) == [7]
+
+
+def test_no_more_requests_are_read_than_the_window_holds(script: Script) -> None:
+    m = script(stream_window=3)
+    m.gate.shut()
+    stream = m.client.stream(map(request, range(10)))
+    running = len(m.gate.batch()["x"])
+    m.wait_for_queue(3 - running)
+    for _ in range(20):  # each goes through the loop that would read the fourth
+        m.client.call("ServerLive")
+    assert m.waiting + running == 3
+    m.gate.open()
+    assert sorted(numbers(stream)) == list(range(10))
+
+
+def test_a_client_that_does_not_read_its_answers_is_not_read_from(
+    serve: Serve, connect: Connect, tmp_path: Path
+) -> None:
+    # Answers of 1 MiB fill what the transport buffers after a few; requests are so small that all would fit.
+    file = make_models.save(make_models.linear(features=1, classes=2**18), tmp_path / "wide.onnx")
+    server = serve(model=(str(file),), stream_window=4, default_max_batch_size=4)
+    client, count = connect(server), 100
+    one = np.ones((1, 1), np.float32)
+    stream = client.stream(infer_request("wide", {"x": one}, id=str(number)) for number in range(count))
+    statistics = server.app.registry.find("wide").statistics
+    server.wait_until(lambda: statistics.requests.count >= 4)
+    for _ in range(50):
+        client.call("ServerLive")
+    assert client.statistics("wide").inference_stats.success.count < count // 2
+    assert sorted(int(answer.infer_response.id) for answer in stream) == list(range(count))
+
+
+def test_a_stream_without_answers_to_wait_for_ends_when_the_server_stops(
+    serve: Serve, connect: Connect, tmp_path: Path, sender: Sender
+) -> None:
+    file = make_models.save(make_models.scale(2.0), tmp_path / "double.onnx")
+    server = serve(model=(str(file),))
+    stream = connect(server).stream(sender)
+    sender.send(request(1, "double"))
+    assert next(stream).infer_response.id == "1"
+    assert server.stop()
+    with pytest.raises(grpc.RpcError) as caught:
+        next(stream)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "the server is stopping" in caught.value.details()
+
+
+def test_a_good_stream_is_the_same_where_errors_are_wanted_as_status(double: Client) -> None:
+    stream = double.stream([request(number, "double") for number in range(5)], metadata=[("triton_grpc_error", "true")])
+    assert sorted(numbers(stream, 2)) == [0, 1, 2, 3, 4]
+    assert stream.code() is grpc.StatusCode.OK
+
+
+def test_an_error_wanted_as_status_cancels_what_is_in_flight(script: Script, sender: Sender) -> None:
+    m = script()
+    m.gate.shut()
+    stream = m.client.stream(sender, metadata=[("triton_grpc_error", "true")])
+    sender.send(request(0))
+    m.gate.batch()
+    sender.send(request(1), infer_request("nobody", {}, id="2"))
+    with pytest.raises(grpc.RpcError) as caught:
+        next(stream)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    m.wait_for_failures(2)
+    m.gate.open()
+    assert numbers(m.client.stream([request(7)])) == [7]
+    assert m.engine.batches == [1, 1]
+
+
+@pytest.mark.parametrize("value", ["false", "", "1", "True"])
+def test_errors_stay_inside_the_stream_unless_the_metadata_says_true(double: Client, value: str) -> None:
+    stream = double.stream([infer_request("nobody", {}, id="1")], metadata=[("triton_grpc_error", value)])
+    assert next(stream).error_message
+    assert list(stream) == []
+
+
+def test_the_deadline_of_a_stream_is_the_deadline_of_its_requests(script: Script, sender: Sender) -> None:
+    m = script()
+    m.gate.shut()
+    held = m.client.future(request(0))
+    m.gate.batch()
+    stream = m.client.stream(sender, timeout=0.05)
+    sender.send(request(1))
+    with pytest.raises(grpc.RpcError) as caught:
+        for answer in stream:  # the server may be the first to see it
+            assert "deadline" in answer.error_message
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    m.wait_for_queue(0)
+    m.gate.open()
+    held.result()
+    assert m.engine.batches == [1]
