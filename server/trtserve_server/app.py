@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -10,7 +12,7 @@ import grpc.aio
 
 from trtserve_engines.config import ConfigError
 from trtserve_protos import health, oip
-from trtserve_server.config import ServerConfig
+from trtserve_server.config import ServerConfig, parse_address
 from trtserve_server.metrics import MetricsServer
 from trtserve_server.models.registry import Registry, State
 from trtserve_server.models.repository import find_models
@@ -109,17 +111,20 @@ class App:
 
     def _listen(self, server: grpc.aio.Server) -> int:
         address = self.config.grpc_address
+        problem = _bind_problem(*parse_address(address, "grpc_address"))
         try:
-            if self._credentials:
+            if not problem and self._credentials:
                 return server.add_secure_port(address, self._credentials)
-            return server.add_insecure_port(address)
+            if not problem:
+                return server.add_insecure_port(address)
         except RuntimeError as error:
-            if self._metrics:
-                self._metrics.close()
-            raise ConfigError(
-                f"grpc_address = {address!r} cannot be listened on; is another server running there?"
-                " Stop it or choose another with --grpc-address"
-            ) from error
+            problem = str(error)
+        if self._metrics:
+            self._metrics.close()
+        raise ConfigError(
+            f"grpc_address = {address!r} cannot be listened on: {problem};"
+            " stop what listens there or choose another with --grpc-address"
+        )
 
     def _publish_health(self) -> None:
         ready = "SERVING" if self.ready else "NOT_SERVING"
@@ -130,3 +135,20 @@ class App:
             if serving or key not in statuses:
                 statuses[key] = "SERVING" if serving else "NOT_SERVING"
         self._health.update(statuses)
+
+
+def _bind_problem(host: str, port: int) -> str:
+    """Why no address of the host can be bound, "" where one can: gRPC itself writes the reason to its log alone."""
+    problem = ""
+    try:
+        for family, kind, protocol, _, target in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            try:
+                with socket.socket(family, kind, protocol) as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(target)
+                return ""
+            except OSError as error:
+                problem = problem or os.strerror(error.errno or 0)
+    except socket.gaierror as error:
+        problem = str(error.strerror)
+    return problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 
 import grpc
@@ -17,7 +18,32 @@ def server_credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
     key = _read("tls_key", config.tls_key)
     chain = _read("tls_certificate", config.tls_certificate)
     authority = _read("tls_client_ca", config.tls_client_ca) if config.tls_client_ca else None
+    _check(config)
     return grpc.ssl_server_credentials([(key, chain)], authority, require_client_auth=authority is not None)
+
+
+def _check(config: ServerConfig) -> None:
+    """Tries the files out, because gRPC says of bad ones only that it cannot listen."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # Without a password an encrypted key would ask for one at the terminal.
+        context.load_cert_chain(config.tls_certificate, config.tls_key, password="")
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"tls_certificate = {config.tls_certificate!r} and tls_key = {config.tls_key!r} cannot be used:"
+            f" {_reason(error)}; wanted are a certificate chain and the unencrypted private key of its first certificate"
+        ) from error
+    try:
+        if config.tls_client_ca:
+            context.load_verify_locations(config.tls_client_ca)
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"tls_client_ca = {config.tls_client_ca!r} cannot be used: {_reason(error)}; wanted are certificates"
+        ) from error
+
+
+def _reason(error: ssl.SSLError) -> str:
+    return (error.reason or str(error)).lower().replace("_", " ")
 
 
 def _read(name: str, path: str) -> bytes:

@@ -28,9 +28,9 @@ class Environment(NamedTuple):
 
 
 ENVIRONMENTS: dict[str, Environment] = {
-    "oldest": Environment(("grpcio==1.59.0", "protobuf==4.25.0", "numpy==1.24.0", "ml_dtypes")),
+    "oldest": Environment(("grpcio==1.62.0", "protobuf==4.25.0", "numpy==1.24.0", "ml_dtypes")),
     "newest": Environment(("grpcio", "protobuf", "numpy", "ml_dtypes")),
-    "tritonclient": Environment(("tritonclient[grpc]", "ml_dtypes")),
+    "tritonclient": Environment(("tritonclient[grpc]", "grpcio<1.68", "protobuf<7", "ml_dtypes")),
     "oldest-server": Environment(
         (
             "grpcio==1.62.0",
