@@ -222,7 +222,8 @@ class Client:
             with self._endpoint.errors_of_call(operation.model):
                 response = self._unary[operation.path](operation.request, timeout=timeout_s, metadata=headers)
         except KeyboardInterrupt as interrupt:
-            # gRPC ends the call when its frame lets go of it, and who keeps the traceback keeps the frame.
+            # gRPC ends the call when its frame lets go of it, and who keeps the traceback keeps the frame. An interrupt
+            # before the call waits can still leave it running, until close() at the latest.
             clear_frames(interrupt.__traceback__)
             raise
         return operation.answer(response)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
@@ -111,6 +112,9 @@ def _tensor_spec(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:
 def _numpy_type(elem_type: int, name: str, path: Path) -> np.dtype:
     if elem_type == onnx.TensorProto.STRING:
         return np.dtype(object)
+    if elem_type == onnx.TensorProto.BFLOAT16:  # older onnx packages say float32
+        bfloat16: np.dtype = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
     try:
         return np.dtype(helper.tensor_dtype_to_np_dtype(elem_type))
     except KeyError:

@@ -43,7 +43,7 @@ def _check(config: ServerConfig) -> None:
 
 
 def _reason(error: ssl.SSLError) -> str:
-    return (error.reason or str(error)).lower().replace("_", " ")
+    return (error.reason or "BAD_PEM_DATA").lower().replace("_", " ")
 
 
 def _read(name: str, path: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,14 @@ def connect() -> Iterator[Connect]:
 
 
 class Scripted:
-    """A server with one model, called "m", whose engine is scripted: y = x, behind a gate."""
+    """A server with a model called "m" whose engine follows a script, behind a gate."""
 
     def __init__(self, server: RunningServer, client: Client, engines: GatedEngines) -> None:
         self.server = server
         self.client = client
         self.gate = engines.gate
-        self.engine = engines.opened["m"]
+        assert engines.engine is not None
+        self.engine = engines.engine
         self.engine.batches.clear()  # those of the load
 
     @property
@@ -66,13 +67,14 @@ Script = Callable[..., Scripted]
 
 @pytest.fixture
 def script(serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Script]:
-    """Starts servers with a scripted engine. Their gates are opened when the test ends."""
+    """Starts servers with a scripted engine, and real ones for the files `beside`. The test's end opens their gates."""
     gates = []
 
     def start(
         proto: onnx.ModelProto | None = None,
         compute: Compute = y_is_x,
         failure: Callable[[int], Exception | None] = lambda number: None,
+        beside: Sequence[str] = (),
         **options: Any,
     ) -> Scripted:
         path = make_models.save(proto or make_models.identity(), tmp_path / "m.onnx")
@@ -80,7 +82,7 @@ def script(serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_
         gates.append(engines.gate)
         monkeypatch.setattr(loader, "open_engine", engines)
         # A thread for the instance, because a batch that is held on the server's own would hold the server.
-        server = serve(model=(str(path),), **{"inline_run_limit_us": 0, **options})
+        server = serve(model=(str(path), *beside), **{"inline_run_limit_us": 0, **options})
         return Scripted(server, connect(server), engines)
 
     yield start

@@ -155,29 +155,30 @@ def test_a_watcher_that_goes_leaves_the_others(serve: Serve, connect: Connect, f
 
 
 def test_a_server_listens_before_its_models_are_loaded_and_serves_after(
-    connect: Connect, files: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    file = make_models.save(make_models.scale(2.0), tmp_path / "m.onnx")
     engines = GatedEngines(lambda inputs: {"y": 2 * inputs["x"]})
     monkeypatch.setattr(loader, "open_engine", engines)
     engines.gate.shut()
-    server = RunningServer(loaded=False, model=(files["good"],), inline_run_limit_us=0)
+    server = RunningServer(loaded=False, model=(str(file),), inline_run_limit_us=0)
     try:
         engines.gate.batch()  # of the test whether the model can be batched
         client = connect(server)
-        watchers = {service: client.watch(service) for service in ("", oip.SERVICE, "good")}
+        watchers = {service: client.watch(service) for service in ("", oip.SERVICE, "m")}
         assert {next(watcher) for watcher in watchers.values()} == {"NOT_SERVING"}
         assert client.call("ServerLive").live
         assert not client.call("ServerReady").ready
-        assert not client.call("ModelReady", name="good").ready
-        assert client.states() == {"good": ("LOADING", "")}
+        assert not client.call("ModelReady", name="m").ready
+        assert client.states() == {"m": ("LOADING", "")}
         assert not client.call("RepositoryIndex", ready=True).models
-        for name, message in (("ModelInfer", infer_request("good", {"x": X})), ("ModelMetadata", None)):
-            error = client.error(name, message) if message else client.error(name, name="good")
+        for name, message in (("ModelInfer", infer_request("m", {"x": X})), ("ModelMetadata", None)):
+            error = client.error(name, message) if message else client.error(name, name="m")
             assert error.code() is grpc.StatusCode.UNAVAILABLE
-            assert "'good' version 1 is loading; send again later" in error.details()
+            assert "'m' version 1 is loading; send again later" in error.details()
         engines.gate.open()
         assert {next(watcher) for watcher in watchers.values()} == {"SERVING"}
-        np.testing.assert_array_equal(client.infer(infer_request("good", {"x": X}))["y"], 2 * X)
+        np.testing.assert_array_equal(client.infer(infer_request("m", {"x": X}))["y"], 2 * X)
     finally:
         engines.gate.open()
         server.stop()

@@ -93,7 +93,7 @@ def test_requests_of_one_stream_share_batches(script: Script) -> None:
     m = script()
     m.gate.shut()
     stream = m.client.stream(map(request, range(9)))
-    first = len(m.gate.batch()["x"])
+    first = len(m.gate.batch().inputs["x"])
     m.wait_for_queue(9 - first)
     m.gate.open()
     assert sorted(numbers(stream)) == list(range(9))
@@ -169,7 +169,7 @@ def test_no_more_requests_are_read_than_the_window_holds(script: Script) -> None
     m = script(stream_window=3)
     m.gate.shut()
     stream = m.client.stream(map(request, range(10)))
-    running = len(m.gate.batch()["x"])
+    running = len(m.gate.batch().inputs["x"])
     m.wait_for_queue(3 - running)
     for _ in range(20):  # each goes through the loop that would read the fourth
         m.client.call("ServerLive")

@@ -17,11 +17,12 @@ from trtserve_engines.batch_check import Batchability, check_batchable
 from trtserve_engines.config import ConfigError
 from trtserve_engines.engine import Engine, ExecutionContext
 from trtserve_engines.errors import EngineError, ExecutionError, ModelFileError
-from trtserve_engines.onnx_model import read_onnx_model
+from trtserve_engines.onnx_model import OnnxModel, read_onnx_model
 from trtserve_engines.open_engine import open_engine
 from trtserve_engines.samples import DYNAMIC_SIZES, sample_inputs
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
 from trtserve_protos import dtypes
+from trtserve_protos.errors import DataTypeError
 from trtserve_server.config import ServerConfig, TensorConfig
 from trtserve_server.models.repository import ModelVersion
 
@@ -53,6 +54,7 @@ def load_model(source: ModelVersion, server: ServerConfig) -> LoadedModel:
         raise ModelFileError(source.problem)
     config = source.config
     model = read_onnx_model(source.path)
+    _check_types(model)
     engine = open_engine(model, backend=server.backend, device=server.device, onnxruntime=config.onnxruntime)
     try:
         batch = _decide_batching(engine, config.max_batch_size)
@@ -120,6 +122,14 @@ def _decide_batching(engine: Engine, max_batch_size: int | None) -> Batchability
             " Set max_batch_size = 0 or export the model with a dynamic batch dimension"
         )
     return Batchability(True, f"the configuration says so (max_batch_size = {max_batch_size})")
+
+
+def _check_types(model: OnnxModel) -> None:
+    for spec in (*model.signature.inputs, *model.signature.outputs):
+        try:
+            dtypes.from_numpy(spec.dtype)
+        except DataTypeError as error:
+            raise ModelFileError(f"{model.path}: {spec.name!r} cannot be sent or received: {error}") from None
 
 
 def _check_tensors(given: Sequence[TensorConfig], specs: Sequence[TensorSpec], kind: str, max_batch_size: int) -> None:
