@@ -6,15 +6,17 @@ of it: the descriptors are compiled at build time (protos/generate.py) and read 
 
 from __future__ import annotations
 
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 
 def _read_descriptors() -> bytes:
+    # Not importlib.resources, whose import takes longer than everything else here.
+    path = Path(__file__).parent / "_generated" / "descriptors.binpb"
     try:
-        return resources.files("trtserve_protos").joinpath("_generated/descriptors.binpb").read_bytes()
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise ImportError(
             "trtserve_protos is not complete: its descriptors were never generated. Run ./build.sh protos"

@@ -28,7 +28,7 @@ RESPONSE_RAW_FIELD = 6
 _ID_FIELD = 3  # in requests and in responses
 _STREAM_RESPONSE_FIELD = 2
 
-_VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
+_VARINT, _FIXED64, _LENGTH_DELIMITED, _START_GROUP, _END_GROUP, _FIXED32 = range(6)
 _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
 
 
@@ -88,9 +88,10 @@ def stream_response(pieces: Sequence[Buffer]) -> bytes:
 
 def decode_stream_response(message: bytes) -> tuple[str, Buffer]:
     """The error text ("" where there is none) and the bytes of the response inside a ModelStreamInferResponse."""
-    header, _, responses = _split(message, _STREAM_RESPONSE_FIELD, 0)
+    header, _, responses = _split(message, _STREAM_RESPONSE_FIELD, _STREAM_RESPONSE_FIELD)
     error = _parse(oip.ModelStreamInferResponse, header).error_message
-    return error, responses[-1] if responses else b""
+    # Entries of a field that holds one message are pieces of that message.
+    return error, responses[0] if len(responses) == 1 else b"".join(responses)
 
 
 def join(header: bytes, field: int, entries: Sequence[Buffer]) -> list[Buffer]:
@@ -124,12 +125,13 @@ def _size(buffer: Buffer) -> int:
 
 def _parts(message: Buffer, raw_field: int) -> Parts:
     header, ids, raw = _split(message, raw_field, _ID_FIELD)
-    if not ids:
-        return Parts(header, "", raw)
+    request_id = ""
     try:
-        return Parts(header, str(ids[-1], "utf-8"), raw)
+        for entry in ids:  # the last one counts, but all have to be text
+            request_id = str(entry, "utf-8")
     except UnicodeDecodeError as error:
         raise WireError(f"the id of the message is not UTF-8: {error}") from None
+    return Parts(header, request_id, raw)
 
 
 def _split(message: Buffer, field: int, other: int) -> tuple[bytes, list[memoryview], list[memoryview]]:
@@ -166,6 +168,8 @@ def _split(message: Buffer, field: int, other: int) -> tuple[bytes, list[memoryv
                 position = stop
             elif kind == _VARINT:
                 _, position = _read_varint(message, position)
+            elif kind == _START_GROUP:
+                position = _end_of_group(message, position)
             else:
                 position += _FIXED_SIZES[kind]
     except (IndexError, KeyError):
@@ -179,6 +183,26 @@ def _split(message: Buffer, field: int, other: int) -> tuple[bytes, list[memoryv
     if kept_from != end:
         kept.append(view[kept_from:])
     return b"".join(kept), others, entries
+
+
+def _end_of_group(message: Buffer, position: int) -> int:
+    """Where the group ends whose content begins at `position`. No message here has one, but unknown fields may."""
+    depth = 1
+    while depth:
+        tag, position = _read_varint(message, position)
+        kind = tag & 7
+        if kind == _START_GROUP:
+            depth += 1
+        elif kind == _END_GROUP:
+            depth -= 1
+        elif kind == _LENGTH_DELIMITED:
+            length, position = _read_varint(message, position)
+            position += length
+        elif kind == _VARINT:
+            _, position = _read_varint(message, position)
+        else:
+            position += _FIXED_SIZES[kind]
+    return position
 
 
 def _parse(cls: type[M], header: bytes) -> M:

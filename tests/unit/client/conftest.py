@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -11,7 +12,7 @@ import grpc
 import numpy as np
 import pytest
 
-from trtserve_client import Client
+from trtserve_client import Client, aio
 from trtserve_protos import dtypes, health, oip, tensors
 
 WAIT_S = 10.0
@@ -184,6 +185,31 @@ def client(server: OipServer) -> Iterator[Client]:
     """A client of `server`."""
     with Client(server.url) as client:
         yield client
+
+
+def collect_sync(server: OipServer, elements: Iterable[Any], sink: list[Any], **settings: Any) -> None:
+    """Puts the results of a stream into `sink`, which also keeps those before an error."""
+    with Client(server.url) as client:
+        for result in client.stream("echo", elements, **settings):
+            sink.append(result)
+
+
+def collect_async(server: OipServer, elements: Iterable[Any], sink: list[Any], **settings: Any) -> None:
+    """The same by the asynchronous client."""
+
+    async def run() -> None:
+        async with aio.Client(server.url) as client:
+            async for result in client.stream("echo", elements, **settings):
+                sink.append(result)
+
+    asyncio.run(run())
+
+
+@pytest.fixture(params=[collect_sync, collect_async], ids=["sync", "async"])
+def collect(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Reads a whole stream, once by each client."""
+    chosen: Callable[..., None] = request.param
+    return chosen
 
 
 @pytest.fixture

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
-import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -15,12 +13,9 @@ import pytest
 
 from trtserve_client import (
     Client,
-    ClosedClientError,
-    DeadlineExceeded,
     InputError,
     Result,
     StreamError,
-    Unavailable,
     aio,
 )
 from trtserve_protos import oip
@@ -40,29 +35,9 @@ def numbers(results: Iterable[Any]) -> list[int]:
     return [int(result["x"][0, 0]) for result in results]
 
 
-def collect_sync(server: Any, elements: Iterable[Any], sink: list[Any], **settings: Any) -> None:
-    """Puts the results of a stream into `sink`, which also keeps those before an error."""
-    with Client(server.url) as client:
-        for result in client.stream("echo", elements, **settings):
-            sink.append(result)
-
-
-def collect_async(server: Any, elements: Iterable[Any], sink: list[Any], **settings: Any) -> None:
-    """The same by the asynchronous client."""
-
-    async def run() -> None:
-        async with aio.Client(server.url) as client:
-            async for result in client.stream("echo", elements, **settings):
-                sink.append(result)
-
-    asyncio.run(run())
-
-
-both = pytest.mark.parametrize("collect", [collect_sync, collect_async], ids=["sync", "async"])
 Collect = Callable[..., None]
 
 
-@both
 @pytest.mark.parametrize("in_flight", [1, 3, 100])
 def test_results_come_in_the_order_of_the_inputs(server: Any, collect: Collect, in_flight: int) -> None:
     results: list[Result] = []
@@ -72,14 +47,12 @@ def test_results_come_in_the_order_of_the_inputs(server: Any, collect: Collect, 
     assert server.calls.count("ModelStreamInfer") == server.calls.count("ModelMetadata") == 1
 
 
-@both
 def test_nothing_in_gives_nothing_out(server: Any, collect: Collect) -> None:
     results: list[Result] = []
     collect(server, [], results)
     assert results == []
 
 
-@both
 def test_callers_ids_come_back_and_may_repeat(server: Any, collect: Collect) -> None:
     results: list[Result] = []
     collect(server, [("a", row(0)), ("a", row(1)), row(2), ("", row(3))], results)
@@ -92,7 +65,6 @@ def test_callers_ids_come_back_and_may_repeat(server: Any, collect: Collect) -> 
     assert len({request.id for request in server.requests}) == 4
 
 
-@both
 def test_settings_reach_every_request(server: Any, collect: Collect) -> None:
     collect(server, rows(2), [], version="1", outputs=["x"], parameters={"priority": 2}, metadata={"x-a": "1"})
     for request in server.requests:
@@ -112,7 +84,6 @@ def pairs_swapped(server: Any) -> Callable[..., Iterator[bytes]]:
     return answer
 
 
-@both
 def test_answers_out_of_order_are_put_in_order_or_not(server: Any, collect: Collect) -> None:
     server.answers["ModelStreamInfer"] = pairs_swapped(server)
     ordered: list[Result] = []
@@ -135,7 +106,6 @@ def refusing(server: Any, refused: int) -> Callable[..., Iterator[bytes]]:
     return answer
 
 
-@both
 @pytest.mark.parametrize("ordered", [True, False])
 def test_an_error_is_raised_in_its_place(server: Any, collect: Collect, ordered: bool) -> None:
     server.answers["ModelStreamInfer"] = refusing(server, 2)
@@ -146,7 +116,6 @@ def test_an_error_is_raised_in_its_place(server: Any, collect: Collect, ordered:
     assert numbers(results) == [0, 1]
 
 
-@both
 def test_an_error_can_be_returned_in_place_of_a_result(server: Any, collect: Collect) -> None:
     server.answers["ModelStreamInfer"] = refusing(server, 2)
     outcomes: list[Result | StreamError] = []
@@ -155,7 +124,6 @@ def test_an_error_can_be_returned_in_place_of_a_result(server: Any, collect: Col
     assert numbers(outcomes[:2] + outcomes[3:]) == [0, 1, 3, 4]
 
 
-@both
 def test_an_unfit_input_comes_after_the_results_before_it(server: Any, collect: Collect) -> None:
     results: list[Result] = []
     with pytest.raises(InputError, match=r"request 'bad': input 'x': shape \[2\] given"):
@@ -165,7 +133,6 @@ def test_an_unfit_input_comes_after_the_results_before_it(server: Any, collect: 
         collect(server, [5], results)
 
 
-@both
 def test_what_the_inputs_raise_comes_after_the_results_before_it(server: Any, collect: Collect) -> None:
     def elements() -> Iterator[dict[str, np.ndarray]]:
         yield from rows(3)
@@ -177,7 +144,6 @@ def test_what_the_inputs_raise_comes_after_the_results_before_it(server: Any, co
     assert numbers(results) == [0, 1, 2]
 
 
-@both
 def test_settings_are_checked_before_anything_is_sent(server: Any, collect: Collect) -> None:
     for settings in ({"in_flight": 0}, {"errors": "ignore"}):
         with pytest.raises(Exception, match=f"{next(iter(settings))}=.* wanted"):
@@ -187,7 +153,6 @@ def test_settings_are_checked_before_anything_is_sent(server: Any, collect: Coll
     assert not server.calls
 
 
-@both
 @pytest.mark.parametrize("in_flight", [1, 4])
 def test_no_more_is_taken_than_may_be_in_flight(server: Any, collect: Collect, in_flight: int) -> None:
     taken: list[Result] = []
@@ -205,7 +170,6 @@ def test_no_more_is_taken_than_may_be_in_flight(server: Any, collect: Collect, i
     assert most <= in_flight + 1
 
 
-@both
 def test_a_window_is_filled_before_the_first_answer(server: Any, collect: Collect) -> None:
     def answer(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         held = [next(requests) for _ in range(4)]
@@ -245,51 +209,6 @@ def test_a_reader_that_pauses_holds_the_iterable(client: Client, server: Any) ->
     received.get(timeout=WAIT_S)
     assert pulled == [0, 1, 2, 3, 4]
     stream.close()
-
-
-def endless(event: threading.Event) -> Iterator[dict[str, np.ndarray]]:
-    """Inputs without end; `event` is set when the generator is given up."""
-    number = 0
-    try:
-        while True:
-            yield row(number)
-            number += 1
-    finally:
-        event.set()
-
-
-def test_leaving_the_loop_cancels_the_call(client: Client, server: Any) -> None:
-    given_up = threading.Event()
-    for result in client.stream("echo", endless(given_up)):
-        if numbers([result]) == [3]:
-            break
-    del result
-    assert server.cancelled.wait(WAIT_S)
-    assert given_up.wait(WAIT_S)
-    assert client.server_live()
-
-
-@pytest.mark.parametrize("close", [True, False], ids=["aclosing", "break alone"])
-def test_leaving_the_async_loop_cancels_the_call(server: Any, close: bool) -> None:
-    given_up = threading.Event()
-
-    async def read(stream: Any) -> None:
-        async for result in stream:
-            if numbers([result]) == [3]:
-                break
-
-    async def run() -> None:
-        async with aio.Client(server.url) as client:
-            if close:
-                async with aclosing(client.stream("echo", endless(given_up))) as stream:
-                    await read(stream)
-            else:
-                await read(client.stream("echo", endless(given_up)))
-            assert await asyncio.to_thread(server.cancelled.wait, WAIT_S)
-            assert await asyncio.to_thread(given_up.wait, WAIT_S)
-            assert await client.server_live()
-
-    asyncio.run(run())
 
 
 def test_a_stream_may_feed_on_its_own_results(client: Client) -> None:
@@ -345,84 +264,3 @@ def test_several_async_streams_run_at_once(server: Any) -> None:
             return await asyncio.gather(*(one() for _ in range(4)))
 
     assert asyncio.run(run()) == [list(range(10))] * 4
-
-
-@both
-def test_a_stream_is_never_tried_again(server: Any, collect: Collect) -> None:
-    def answer(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        yield server.stream_answer(next(requests))
-        context.abort(grpc.StatusCode.UNAVAILABLE, "going down")
-
-    server.answers["ModelStreamInfer"] = answer
-    results: list[Result] = []
-    with pytest.raises(Unavailable, match="model 'echo': UNAVAILABLE: going down"):
-        collect(server, rows(1000), results)
-    assert numbers(results) == [0] and server.calls.count("ModelStreamInfer") == 1
-
-
-@both
-@pytest.mark.parametrize("answered", [0, 1])
-def test_a_server_that_ends_early_is_told(server: Any, collect: Collect, answered: int) -> None:
-    def answer(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        first = next(requests)
-        if answered:
-            yield server.stream_answer(first)
-
-    server.answers["ModelStreamInfer"] = answer
-    with pytest.raises(StreamError, match=r"the server ended it (before|with 1 requests unanswered)"):
-        collect(server, rows(1000), [], in_flight=1)
-
-
-@both
-def test_a_deadline_ends_a_stream(server: Any, collect: Collect) -> None:
-    def answer(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        server.wait_for_cancel(requests, context)
-        yield from ()
-
-    server.answers["ModelStreamInfer"] = answer
-    with pytest.raises(DeadlineExceeded):
-        collect(server, rows(1000), [], timeout_s=0.05)
-
-
-def test_closing_the_client_ends_its_streams(server: Any) -> None:
-    client = Client(server.url)
-    stream = client.stream("echo", endless(threading.Event()))
-    next(stream)
-    client.close()
-    with pytest.raises(ClosedClientError):
-        list(stream)
-
-
-def test_closing_the_async_client_ends_its_streams(server: Any) -> None:
-    async def run() -> None:
-        client = aio.Client(server.url)
-        stream = client.stream("echo", endless(threading.Event()))
-        await anext(stream)
-        await client.close()
-        with pytest.raises(ClosedClientError):
-            _ = [result async for result in stream]
-
-    asyncio.run(run())
-
-
-def test_a_cancelled_reader_ends_its_stream(server: Any) -> None:
-    async def run() -> None:
-        async with aio.Client(server.url) as client:
-            first = asyncio.Event()
-
-            async def read() -> None:
-                async for _ in client.stream("echo", never_ending(first)):
-                    first.set()
-
-            reader = asyncio.create_task(read())
-            await asyncio.wait_for(first.wait(), WAIT_S)
-            reader.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await reader
-            assert await asyncio.to_thread(server.cancelled.wait, WAIT_S)
-
-    async def never_ending(first: asyncio.Event) -> AsyncIterator[dict[str, np.ndarray]]:
-        yield row(0)
-        await asyncio.Event().wait()
-
-    asyncio.run(run())
