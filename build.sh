@@ -77,7 +77,7 @@ verb_test() { # everything, or one kind
     ensure dev
     case "${1:-all}" in
     all) shift $(($# > 0)); $VENV/bin/python -m pytest tests --ignore=tests/gpu "$@" ;;
-    interop) shift; TRTSERVE_INTEROP=required $VENV/bin/python -m pytest tests/interop "$@" ;;
+    interop) shift; REQUIRE_STOCK_CLIENTS=1 $VENV/bin/python -m pytest tests/interop "$@" ;;
     unit | conformance | integration | gpu) local kind=$1; shift; $VENV/bin/python -m pytest "tests/$kind" "$@" ;;
     -*) $VENV/bin/python -m pytest tests --ignore=tests/gpu "$@" ;;
     *) die "test $1 is unknown; known are unit, conformance, integration, interop, gpu" ;;

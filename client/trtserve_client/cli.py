@@ -139,7 +139,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="trtserve-client", description="Ask a gRPC inference server.", allow_abbrev=False)
-    _add_connection(parser, os.environ.get("TRTSERVE_URL") or _DEFAULT_URL)
+    _add_connection(parser, os.environ.get("TRTSERVE_CLIENT_URL") or _DEFAULT_URL)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     health = _add_command(commands, "health", _health, "print the server's health; exit code 0 if it is SERVING")
@@ -181,7 +181,11 @@ def _add_connection(parser: argparse.ArgumentParser, url: str | None) -> None:
     def add(option: str, default: object, **settings: Any) -> None:
         parser.add_argument(option, default=argparse.SUPPRESS if url is None else default, **settings)
 
-    add("--url", url, help=f"host:port, grpcs://host:port or unix:/path (default $TRTSERVE_URL or {_DEFAULT_URL})")
+    add(
+        "--url",
+        url,
+        help=f"host:port, grpcs://host:port or unix:/path (default $TRTSERVE_CLIENT_URL or {_DEFAULT_URL})",
+    )
     add("--timeout", 60.0, type=float, metavar="SECONDS", help="limit for each call (default 60)")
     add("--json", False, action="store_true", help="print one JSON document")
     add("--metadata", [], action="append", metavar="NAME=VALUE", help="a header of every call, such as authorization")

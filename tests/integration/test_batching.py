@@ -17,6 +17,7 @@ from tests.models import make_models
 from tests.support.oip_client import Client, arrays_of, infer_request
 from tests.support.running_server import RunningServer
 from trtserve_protos.oip import ModelInferRequest
+from trtserve_server.config import BatchConfig
 
 Serve = Callable[..., RunningServer]
 Connect = Callable[..., Client]
@@ -41,9 +42,9 @@ def answer(future: Any) -> tuple[int, tuple[int, ...]]:
 def batches_of(m: Any, messages: Sequence[ModelInferRequest]) -> tuple[list[Any], list[dict[str, np.ndarray]]]:
     """Sends the messages while a batch runs: their futures, and the inputs of each batch that they then ran in."""
     m.gate.shut()
-    m.client.future(request(-1))
+    first = m.client.future(request(-1, columns=2))
     held = m.gate.batch()
-    futures = []
+    futures: list[Any] = []
     for message in messages:
         futures.append(m.client.future(message))
         m.wait_for_queue(len(futures))
@@ -54,6 +55,7 @@ def batches_of(m: Any, messages: Sequence[ModelInferRequest]) -> tuple[list[Any]
         held = m.gate.batch()
         batches.append(held.inputs)
     m.gate.open()
+    first.result()
     return futures, batches
 
 
@@ -208,7 +210,7 @@ HOUR_US = 3_600_000_000
 
 
 def test_an_idle_instance_waits_for_a_full_batch_and_no_longer(script: Script) -> None:
-    m = script(default_max_batch_size=3, batching={"max_queue_delay_us": HOUR_US})
+    m = script(default_max_batch_size=3, batching=BatchConfig(max_queue_delay_us=HOUR_US))
     futures = [m.client.future(request(number)) for number in range(2)]
     m.wait_for_queue(2)
     futures.append(m.client.future(request(2)))
@@ -217,7 +219,7 @@ def test_an_idle_instance_waits_for_a_full_batch_and_no_longer(script: Script) -
 
 
 def test_an_idle_instance_takes_a_preferred_size_at_once(script: Script) -> None:
-    m = script(batching={"max_queue_delay_us": HOUR_US, "preferred_batch_sizes": (2,)})
+    m = script(batching=BatchConfig(max_queue_delay_us=HOUR_US, preferred_batch_sizes=(2,)))
     futures = [m.client.future(request(0))]
     m.wait_for_queue(1)
     futures.append(m.client.future(request(1)))
@@ -226,7 +228,7 @@ def test_an_idle_instance_takes_a_preferred_size_at_once(script: Script) -> None
 
 
 def test_a_delay_that_is_over_cuts_the_batch(script: Script) -> None:
-    m = script(batching={"max_queue_delay_us": 2000})
+    m = script(batching=BatchConfig(max_queue_delay_us=2000))
     assert answer(m.client.future(request(7)))[0] == 7
     assert m.client.statistics("m").inference_stats.queue.ns >= 2_000_000
 
@@ -235,7 +237,7 @@ def test_a_delay_that_is_over_cuts_the_batch(script: Script) -> None:
 
 
 def test_a_full_queue_refuses_at_once_and_takes_again_when_there_is_room(script: Script) -> None:
-    m = script(batching={"max_queue_size": 2})
+    m = script(batching=BatchConfig(max_queue_size=2))
     m.gate.shut()
     futures = [m.client.future(request(0))]
     m.gate.batch()

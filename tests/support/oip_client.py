@@ -40,8 +40,8 @@ class Client:
         request = method.request_class(**fields) if message is None else message
         return self._unary(name)(request, timeout=timeout)
 
-    def future(self, message: Any, *, timeout: float = WAIT_S) -> Any:
-        """A ModelInfer under way: a grpc.Future that can be cancelled."""
+    def future(self, message: Any, *, timeout: float | None = WAIT_S) -> Any:
+        """A ModelInfer under way: a grpc.Future, which is cancelled when it is dropped."""
         return self._unary("ModelInfer").future(message, timeout=timeout)
 
     def infer(self, message: Any, *, timeout: float = WAIT_S) -> dict[str, np.ndarray]:

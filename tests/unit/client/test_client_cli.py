@@ -27,7 +27,7 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def run(server: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a command against the server; gives exit code, stdout, stderr."""
-    monkeypatch.setenv("TRTSERVE_URL", server.url)
+    monkeypatch.setenv("TRTSERVE_CLIENT_URL", server.url)
 
     def run(*words: str) -> tuple[int, str, str]:
         try:
@@ -296,7 +296,7 @@ def test_help_names_every_command(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     assert code == 0
     for command in ("health", "models", "model", "infer"):
         assert re.search(rf"^    {command} ", out, re.MULTILINE)
-    assert "default $TRTSERVE_URL or 127.0.0.1:8001" in " ".join(out.split())
+    assert "default $TRTSERVE_CLIENT_URL or 127.0.0.1:8001" in " ".join(out.split())
 
 
 def test_an_interrupt_is_quiet(run: Run, server: Any) -> None:
