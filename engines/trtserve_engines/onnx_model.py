@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +15,30 @@ import ml_dtypes
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import defs, helper
+from onnx import TensorProto, defs
 
 from trtserve_engines.errors import ModelFileError
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
 
 _READ_SIZE = 1 << 20
+
+# Named one by one because the onnx package gives float32 for types that numpy lacks, until its version 1.19.
+_NUMPY_TYPES: dict[int, np.dtype] = {
+    TensorProto.FLOAT: np.dtype(np.float32),
+    TensorProto.UINT8: np.dtype(np.uint8),
+    TensorProto.INT8: np.dtype(np.int8),
+    TensorProto.UINT16: np.dtype(np.uint16),
+    TensorProto.INT16: np.dtype(np.int16),
+    TensorProto.INT32: np.dtype(np.int32),
+    TensorProto.INT64: np.dtype(np.int64),
+    TensorProto.STRING: np.dtype(object),
+    TensorProto.BOOL: np.dtype(np.bool_),
+    TensorProto.FLOAT16: np.dtype(np.float16),
+    TensorProto.DOUBLE: np.dtype(np.float64),
+    TensorProto.UINT32: np.dtype(np.uint32),
+    TensorProto.UINT64: np.dtype(np.uint64),
+    TensorProto.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +78,8 @@ def _parse(path: Path) -> onnx.ModelProto:
         data = path.read_bytes()
     except FileNotFoundError:
         raise ModelFileError(f"{path} does not exist") from None
+    except IsADirectoryError:
+        raise ModelFileError(f"{path} is a folder; wanted is an ONNX file") from None
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
     try:
@@ -110,15 +130,16 @@ def _tensor_spec(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:
 
 
 def _numpy_type(elem_type: int, name: str, path: Path) -> np.dtype:
-    if elem_type == onnx.TensorProto.STRING:
-        return np.dtype(object)
-    if elem_type == onnx.TensorProto.BFLOAT16:  # older onnx packages say float32
-        bfloat16: np.dtype = np.dtype(ml_dtypes.bfloat16)
-        return bfloat16
-    try:
-        return np.dtype(helper.tensor_dtype_to_np_dtype(elem_type))
-    except KeyError:
-        raise ModelFileError(f"{path}: {name!r} has the ONNX element type {elem_type}, which is unknown here") from None
+    dtype = _NUMPY_TYPES.get(elem_type)
+    if dtype is not None:
+        return dtype
+    names = {number: type_name for type_name, number in TensorProto.DataType.items()}
+    if elem_type not in names or elem_type == TensorProto.UNDEFINED:
+        raise ModelFileError(f"{path}: {name!r} has the ONNX element type {elem_type}, which is unknown here")
+    raise ModelFileError(
+        f"{path}: {name!r} has the ONNX element type {names[elem_type]}, which cannot be served;"
+        f" wanted is one of {', '.join(names[number] for number in _NUMPY_TYPES)}"
+    )
 
 
 def _external_files(model: onnx.ModelProto, path: Path) -> Iterator[Path]:
@@ -129,35 +150,40 @@ def _external_files(model: onnx.ModelProto, path: Path) -> Iterator[Path]:
 
 
 def _checked_external_file(location: str, folder: Path, path: Path) -> Path:
-    target = (folder / location).resolve()
+    try:
+        target = (folder / location).resolve()
+        is_file = target.is_file()
+    except (OSError, ValueError) as error:  # too long, or with a zero byte
+        raise ModelFileError(f"{path} names external data {location[:100]!r}, which no file can be: {error}") from None
     if not location or os.path.isabs(location) or not target.is_relative_to(folder):
         raise ModelFileError(
             f"{path} names external data {location!r}, which lies outside its folder {folder}; it was not opened."
             " Save the model with its data beside it"
         )
-    if not target.is_file():
+    if not is_file:
         raise ModelFileError(f"{path} needs its external data {location!r}, which is not in {folder}; copy it there")
     if not os.access(target, os.R_OK):
         raise ModelFileError(f"{path} needs its external data {target}, which cannot be read; check its permissions")
     return target
 
 
-def _external_location(tensor: onnx.TensorProto) -> Iterator[str]:
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+def _external_location(tensor: TensorProto) -> Iterator[str]:
+    if tensor.data_location == TensorProto.EXTERNAL:
         yield next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
 
 
-def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+def _tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
     """Every tensor that the model stores, in subgraphs, attributes and functions too."""
     yield from _graph_tensors(model.graph)
     for function in model.functions:
         yield from _node_tensors(function.node)
+        yield from _attribute_tensors(function.attribute_proto)
     for training in model.training_info:
         yield from _graph_tensors(training.initialization)
         yield from _graph_tensors(training.algorithm)
 
 
-def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+def _graph_tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
         yield sparse.values
@@ -165,16 +191,18 @@ def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     yield from _node_tensors(graph.node)
 
 
-def _node_tensors(nodes: object) -> Iterator[onnx.TensorProto]:
-    for node in nodes:  # type: ignore[attr-defined]
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            if attribute.HasField("sparse_tensor"):
-                yield attribute.sparse_tensor.values
-                yield attribute.sparse_tensor.indices
-            if attribute.HasField("g"):
-                yield from _graph_tensors(attribute.g)
-            for graph in attribute.graphs:
-                yield from _graph_tensors(graph)
+def _node_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[TensorProto]:
+    for node in nodes:
+        yield from _attribute_tensors(node.attribute)
+
+
+def _attribute_tensors(attributes: Iterable[onnx.AttributeProto]) -> Iterator[TensorProto]:
+    for attribute in attributes:
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            yield sparse.values
+            yield sparse.indices
+        for graph in (attribute.g, *attribute.graphs):
+            yield from _graph_tensors(graph)

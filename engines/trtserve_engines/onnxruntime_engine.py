@@ -6,6 +6,7 @@ shape is known beforehand are written into staging as well and leave it by one c
 
 from __future__ import annotations
 
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -56,7 +57,9 @@ class OnnxRuntimeEngine:
                 os.fspath(model.path), _session_options(ort, options), providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # its exceptions share no base class
-            raise ModelFileError(f"ONNX Runtime {ort.__version__} cannot load {model.path}: {error}") from error
+            raise ModelFileError(
+                f"ONNX Runtime {ort.__version__} cannot load {model.path}: {_one_line(error)}"
+            ) from error
         return cls(session, model.signature)
 
     def create_context(self, *, batched: bool) -> OnnxRuntimeContext:
@@ -182,7 +185,11 @@ class _Execution:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, Exception):
-            raise ExecutionError(f"ONNX Runtime failed to run the model: {error}") from error
+            raise ExecutionError(f"ONNX Runtime failed to run the model: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _staged(
@@ -215,9 +222,9 @@ def _array_of(value: Any, dtype: np.dtype) -> np.ndarray:
         return np.array(value.numpy())
     import ctypes
 
-    size = value.tensor_size_in_bytes()
-    memory = (ctypes.c_uint8 * size).from_address(value.data_ptr())
-    return np.frombuffer(memory, dtype).reshape(value.shape()).copy()
+    shape = value.shape()
+    memory = (ctypes.c_uint8 * (math.prod(shape) * dtype.itemsize)).from_address(value.data_ptr())
+    return np.frombuffer(memory, dtype).reshape(shape).copy()
 
 
 def _decoded(array: np.ndarray) -> np.ndarray:

@@ -92,7 +92,7 @@ class Signature:
     def first_dimension_is_dynamic(self) -> bool:
         """Whether every input and every output has a first dimension of any size, as a batch dimension would be."""
         tensors = self.inputs + self.outputs
-        return bool(tensors) and all(spec.shape and spec.shape[0] == DYNAMIC for spec in tensors)
+        return bool(self.inputs) and all(spec.shape and spec.shape[0] == DYNAMIC for spec in tensors)
 
 
 def _names(specs: Sequence[TensorSpec]) -> str:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from trtserve_protos.oip import InferTensorContents
 
 _LENGTH = struct.Struct("<I")
+# What numpy can hold. Without a limit the product of a million sizes takes minutes, and its digits fill the message.
+_MAX_DIMENSIONS = 64
 _LITTLE_ENDIAN = sys.byteorder == "little"
 _BOOL = dtypes.from_name("BOOL")
 _FIELD_TYPES = {
@@ -36,7 +38,9 @@ _FIELD_TYPES = {
 
 
 def element_count(shape: Sequence[int]) -> int:
-    """The number of elements of a tensor of this shape. Raises TensorError for a negative dimension."""
+    """The number of elements of a tensor of this shape. Raises TensorError for a shape that no tensor has."""
+    if len(shape) > _MAX_DIMENSIONS:
+        raise TensorError(f"shape has {len(shape)} dimensions; at most {_MAX_DIMENSIONS} are possible")
     if shape and min(shape) < 0:
         raise TensorError(f"shape {list(shape)} has a negative dimension; every dimension must be 0 or more")
     return math.prod(shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -18,7 +19,7 @@ from trtserve_server.models.registry import Registry, State
 from trtserve_server.models.repository import find_models
 from trtserve_server.rpc.health import HealthService
 from trtserve_server.rpc.oip import OipService
-from trtserve_server.rpc.reflection import reflection_handlers
+from trtserve_server.rpc.reflection import ReflectionService
 from trtserve_server.scheduling.reactor import AsyncioReactor
 from trtserve_server.security import server_credentials
 
@@ -34,6 +35,7 @@ class App:
         self.registry = Registry(config, AsyncioReactor(), self._executor)
         self.registry.on_change = self._publish_health
         self._health = HealthService()
+        self._reflection = ReflectionService((oip.SERVICE, health.SERVICE))
         self._oip = OipService(self.registry, lambda: self.ready, config.stream_window)
         self._serving = False
         self._metrics: MetricsServer | None = None
@@ -71,16 +73,13 @@ class App:
         self.registry.drain(drained.set)
         self._health.end()
         self._oip.end_streams()
-        stopping = asyncio.ensure_future(self._server.stop(drain_timeout_s))
-        complete = True
-        try:
-            await asyncio.wait_for(drained.wait(), drain_timeout_s)
-            # Answers are on their way; calls that never end by themselves (reflection) need not be waited for.
-            await asyncio.gather(stopping, self._server.stop(min(1.0, drain_timeout_s)))
-        except TimeoutError:
-            complete = False
+        self._reflection.end()
+        started = time.monotonic()
+        # Once only: gRPC crashes where one stop outlives another.
+        await self._server.stop(drain_timeout_s)
+        in_time = time.monotonic() < started + drain_timeout_s or drain_timeout_s == 0
         await self.close()
-        return complete
+        return in_time and drained.is_set()
 
     async def close(self) -> None:
         """Ends everything at once: what still runs gets no answer."""
@@ -104,7 +103,7 @@ class App:
         )
         handlers = [self._oip.handler(), self._health.handler()]
         if self.config.reflection:
-            handlers += reflection_handlers((oip.SERVICE, health.SERVICE))
+            handlers += self._reflection.handlers()
         server.add_generic_rpc_handlers(tuple(handlers))
         self.grpc_port = self._listen(server)
         return server

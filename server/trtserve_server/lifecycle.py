@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
+import sys
 import time
+from typing import NoReturn
 
 from trtserve_server.app import App
 from trtserve_server.banner import banner
@@ -18,7 +21,10 @@ EXIT_FORCED = 1
 
 
 async def serve(config: ServerConfig, started: float) -> int:
-    """Runs a server until a signal; returns the exit code. `started` is when the process began (time.monotonic)."""
+    """Runs a server until a signal; `started` is when the process began (time.monotonic).
+
+    Returns the exit code, or ends the process itself where a model may still load or run.
+    """
     signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for number in SIGNALS:
@@ -31,7 +37,7 @@ async def serve(config: ServerConfig, started: float) -> int:
         log.info("%s during start: stopping", signalled.result().name)
         starting.cancel()
         await app.close()
-        return 0
+        _leave(0)
     starting.result()
     print(banner(app, time.monotonic() - started), flush=True)
     log.info("%s: draining for at most %g s", (await signalled).name, config.drain_timeout_s)
@@ -44,13 +50,18 @@ async def _drain(app: App, config: ServerConfig, signals: asyncio.Queue[signal.S
     await asyncio.wait({stopping, second}, return_when=asyncio.FIRST_COMPLETED)
     if not stopping.done():
         log.warning("%s again: stopping at once; what runs gets no answer", second.result().name)
-        stopping.cancel()
-        return EXIT_FORCED
+        _leave(EXIT_FORCED)
     second.cancel()
-    if stopping.result():
-        log.info("drained; stopped")
-        return 0
-    log.warning(
-        "stopped after %g s with requests unanswered; raise drain_timeout_s to wait longer", config.drain_timeout_s
-    )
-    return EXIT_FORCED
+    if not stopping.result():
+        limit = config.drain_timeout_s
+        log.warning("stopped after %g s with requests unanswered; raise drain_timeout_s to wait longer", limit)
+        _leave(EXIT_FORCED)
+    log.info("drained; stopped")
+    return 0
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process without waiting for its threads: one may be deep in a model that loads or runs for ever."""
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)

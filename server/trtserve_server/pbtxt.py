@@ -108,16 +108,19 @@ def _versions(message: ModelConfigMessage) -> str:
 def _tensor(tensor: Any) -> dict[str, Any]:
     values: dict[str, Any] = {"name": tensor.name}
     if tensor.data_type:
-        values["datatype"] = dtypes.from_config_name(_type_name(tensor.data_type)).name
+        values["datatype"] = _datatype(tensor)
     if tensor.dims:
         values["dims"] = list(tensor.dims)
     if tensor.HasField("reshape"):
-        raise ConfigError(f"{tensor.name}: reshape is not supported; export the model with the shape to be served")
+        raise ConfigError(f"{tensor.name!r}: reshape is not supported; export the model with the shape to be served")
     return values
 
 
-def _type_name(number: int) -> str:
-    return next(name for name, value in oip.DATA_TYPE_NUMBERS.items() if value == number)
+def _datatype(tensor: Any) -> str:
+    for name, number in oip.DATA_TYPE_NUMBERS.items():
+        if number == tensor.data_type:
+            return dtypes.from_config_name(name).name
+    raise ConfigError(f"{tensor.name!r}: data_type {tensor.data_type} is unknown; wanted is a name such as TYPE_FP32")
 
 
 def _batching(message: ModelConfigMessage) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def _check(config: ServerConfig) -> None:
     except ssl.SSLError as error:
         raise ConfigError(
             f"tls_certificate = {config.tls_certificate!r} and tls_key = {config.tls_key!r} cannot be used:"
-            f" {_reason(error)}; wanted are a certificate chain and the unencrypted private key of its first certificate"
+            f" {_reason(error)}; wanted are a certificate chain and the unencrypted private key of its first one"
         ) from error
     try:
         if config.tls_client_ca:

@@ -75,12 +75,11 @@ class Case(NamedTuple):
 CASES: list[Any] = []
 
 
-def case(code: grpc.StatusCode, *words: str, bug: str = "") -> Callable[[Callable[[], Any]], Callable[[], Any]]:
+def case(code: grpc.StatusCode, *words: str) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
     """Adds what the function builds to the cases, which answer with `code` and a text that has `words` in it."""
 
     def add(build: Callable[[], Any]) -> Callable[[], Any]:
-        marks = [pytest.mark.xfail(strict=True, reason=bug)] if bug else []
-        CASES.append(pytest.param(Case(build, code, words), id=build.__name__, marks=marks))
+        CASES.append(pytest.param(Case(build, code, words), id=build.__name__))
         return build
 
     return add
@@ -237,12 +236,12 @@ def huge_dimension_of_nothing() -> Any:
     return with_shape(infer_request("free", {"x": np.zeros((1, 0), np.float32)}), HUGE, 0)
 
 
-@case(INVALID, "'x'")
+@case(INVALID, "'x'", f"[{2**62}, 4, 0]")
 def dimensions_of_nothing_that_no_array_can_have() -> Any:
     return with_shape(infer_request("free", {"x": np.zeros((1, 0), np.float32)}), 2**62, 4, 0)
 
 
-@case(INVALID, "'x'")
+@case(INVALID, "'x'", "64", "65")
 def more_dimensions_than_an_array_can_have() -> Any:
     return with_shape(infer_request("free", {"x": np.zeros((1, 1), np.float32)}), *[1] * 65)
 
@@ -319,11 +318,7 @@ def contents_of_a_datatype_that_travels_raw_only() -> Any:
     return message
 
 
-@case(
-    INVALID,
-    "'x'",
-    "outside the range of INT8",
-)
+@case(INVALID, "'x'", "outside the range of INT8")
 def contents_outside_the_range_of_the_datatype() -> Any:
     message = infer_request("small", {"x": np.array([[300]], np.int32)}, raw=False)
     message.inputs[0].datatype = "INT8"
@@ -439,12 +434,12 @@ def timeout_without_a_value() -> Any:
     return message
 
 
-@case(INVALID, "'timeout'")
+@case(INVALID, "'timeout' is '999", "whole number", "at most")
 def timeout_of_5000_digits() -> Any:
     return with_parameter("9" * 5000)
 
 
-@case(INVALID, "'timeout'")
+@case(INVALID, "'timeout' is '999", "whole number", "at most")
 def timeout_beyond_all_floats() -> Any:
     return with_parameter("9" * 400)
 
@@ -579,10 +574,7 @@ def answers_by_id(stream: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("raw", "words"),
     [
-        pytest.param(
-            [],
-            "'x': 0 elements in contents.fp32_contents given",
-        ),
+        ([], "0 elements in contents.fp32_contents given"),
         ([b""], "0 bytes given"),
         ([b"\0" * 15], "15 bytes given"),
         ([b"\0" * 17], "17 bytes given"),

@@ -14,7 +14,7 @@ import pytest
 from onnx import helper
 
 from tests.models import make_models
-from tests.support.oip_client import Client, arrays_of, infer_request
+from tests.support.oip_client import WAIT_S, Client, arrays_of, infer_request
 from tests.support.running_server import RunningServer
 from trtserve_protos.oip import ModelInferRequest
 from trtserve_server.config import BatchConfig
@@ -34,7 +34,7 @@ def request(number: int, rows: int = 1, columns: int = 4, **parameters: Any) -> 
 
 def answer(future: Any) -> tuple[int, tuple[int, ...]]:
     """The number and the shape that were answered."""
-    array = arrays_of(future.result())["y"]
+    array = arrays_of(future.result(WAIT_S))["y"]
     assert len(np.unique(array)) == 1
     return int(array.flat[0]), array.shape
 
@@ -46,7 +46,7 @@ def batches_of(m: Any, messages: Sequence[ModelInferRequest]) -> tuple[list[Any]
     held = m.gate.batch()
     futures: list[Any] = []
     for message in messages:
-        futures.append(m.client.future(message))
+        futures.append(m.client.future(message, timeout=None))  # a deadline would have a say in the order
         m.wait_for_queue(len(futures))
     batches: list[dict[str, np.ndarray]] = []
     rows = sum(message.inputs[0].shape[0] for message in messages)
@@ -152,7 +152,7 @@ def batches_of_unbatched(m: Any, count: int) -> tuple[list[Any], list[int]]:
     futures = [m.client.future(request(1, rows=2))]
     held = [m.gate.batch()]
     for number in range(2, count + 1):
-        futures.append(m.client.future(request(number, rows=2)))
+        futures.append(m.client.future(request(number, rows=2), timeout=None))
         m.wait_for_queue(number - 1)
     for _ in range(count - 1):
         held[-1].release()

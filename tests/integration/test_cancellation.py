@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
-from tests.support.oip_client import Client, arrays_of, infer_request
+from tests.support.oip_client import WAIT_S, Client, arrays_of, infer_request
 from trtserve_protos.oip import ModelInferRequest
 from trtserve_server.config import BatchConfig
 
@@ -27,7 +27,7 @@ def request(number: int, **parameters: Any) -> ModelInferRequest:
 
 def number_of(future: Any) -> int:
     """The number that was answered."""
-    (row,) = arrays_of(future.result())["y"]
+    (row,) = arrays_of(future.result(WAIT_S))["y"]
     assert len(set(row)) == 1
     return int(row[0])
 

@@ -91,7 +91,7 @@ def save_with_external_data(proto: onnx.ModelProto, path: Path, location: str = 
     return path
 
 
-def convnet(size: int = 96, channels: int = 48, depth: int = 5, seed: int = 0) -> onnx.ModelProto:
+def convnet(size: int = 64, channels: int = 64, depth: int = 6, seed: int = 0) -> onnx.ModelProto:
     """An image classifier without training: [batch, 3, size, size] to [batch, 10]; the arithmetic of a real one."""
     random = np.random.default_rng(seed)
     nodes, weights, source, width = [], {}, "image", 3

@@ -24,7 +24,7 @@ from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
 from trtserve_protos import dtypes
 from trtserve_protos.errors import DataTypeError
 from trtserve_server.config import ServerConfig, TensorConfig
-from trtserve_server.models.repository import ModelVersion
+from trtserve_server.models.repository import CONFIG_FILES, ModelVersion
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,9 @@ def load_model(source: ModelVersion, server: ServerConfig) -> LoadedModel:
         _check_tensors(config.inputs, engine.signature.inputs, "input", max_batch_size)
         _check_tensors(config.outputs, engine.signature.outputs, "output", max_batch_size)
         labels = _read_labels(config.outputs, _config_folder(source))
+    except ConfigError as error:
+        engine.close()
+        raise ConfigError(f"{_config_file(source)}: {error}") from None
     except EngineError:
         engine.close()
         raise
@@ -118,7 +121,8 @@ def _decide_batching(engine: Engine, max_batch_size: int | None) -> Batchability
             f"{spec.name} {list(spec.shape)}" for spec in (*engine.signature.inputs, *engine.signature.outputs)
         )
         raise ConfigError(
-            f"max_batch_size = {max_batch_size} needs a dynamic first dimension everywhere; the graph has {shapes}."
+            f"max_batch_size = {max_batch_size} needs inputs, and a dynamic first dimension everywhere;"
+            f" the graph has {shapes if engine.signature.inputs else 'no inputs'}."
             " Set max_batch_size = 0 or export the model with a dynamic batch dimension"
         )
     return Batchability(True, f"the configuration says so (max_batch_size = {max_batch_size})")
@@ -160,6 +164,12 @@ def _dims_agree(dims: Sequence[int], shape: Sequence[int]) -> bool:
 def _config_folder(source: ModelVersion) -> Path:
     """The folder that label files are relative to: the model's, which holds its version folders."""
     return source.path.parent.parent
+
+
+def _config_file(source: ModelVersion) -> Path:
+    """What a mistake in the configuration is to be looked for in."""
+    files = (_config_folder(source) / name for name in CONFIG_FILES)
+    return next((file for file in files if file.exists()), source.path)
 
 
 def _read_labels(outputs: Sequence[TensorConfig], folder: Path) -> dict[str, Sequence[str]]:

@@ -63,11 +63,20 @@ def _repository_folders(repositories: Sequence[str]) -> list[Path]:
 
 
 def _add(found: dict[str, list[ModelVersion]], name: str, path: Path, versions: list[ModelVersion]) -> None:
-    if name in found:
-        problem = f"two models are called {name!r}: {found[name][0].path} and {path}; rename one of them"
-        found[name] = [replace(found[name][0], version="", problem=problem)]
+    shown = _text(name)
+    if shown != name:
+        problem = f"its name, {shown!r}, is not UTF-8, as the names of models must be; rename it"
+        versions = [replace(versions[0], name=shown, version="", problem=problem)]
+    if shown in found:
+        problem = _text(f"two models are called {shown!r}: {found[shown][0].path} and {path}; rename one of them")
+        found[shown] = [replace(found[shown][0], version="", problem=problem)]
     else:
-        found[name] = versions
+        found[shown] = versions
+
+
+def _text(name: str) -> str:
+    """The name with a mark in place of the bytes that are not UTF-8, which no message could carry."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _versions_in_folder(folder: Path, defaults: Mapping[str, Any]) -> list[ModelVersion]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pb2, text_format
@@ -14,16 +16,43 @@ SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.Serv
 _METHOD = "ServerReflectionInfo"
 
 
-def reflection_handlers(services: Sequence[str]) -> list[grpc.GenericRpcHandler]:
-    """Handlers that describe `services`, which are in our descriptor pool, and reflection itself."""
-    _describe_reflection()
-    servicer = reflection.aio.ReflectionServicer((*services, *SERVICES), pool=POOL)
-    handler = grpc.stream_stream_rpc_method_handler(
-        servicer.ServerReflectionInfo,
-        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
-    )
-    return [grpc.method_handlers_generic_handler(service, {_METHOD: handler}) for service in SERVICES]
+class ReflectionService:
+    """Describes `services`, which are in our descriptor pool, and reflection itself."""
+
+    def __init__(self, services: Sequence[str]) -> None:
+        _describe_reflection()
+        self._servicer = reflection.aio.ReflectionServicer((*services, *SERVICES), pool=POOL)
+        self._calls: set[asyncio.Task | None] = set()
+        self._ended = False
+
+    def handlers(self) -> list[grpc.GenericRpcHandler]:
+        """One for each version."""
+        handler = grpc.stream_stream_rpc_method_handler(
+            self._answer,
+            request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+            response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+        )
+        return [grpc.method_handlers_generic_handler(service, {_METHOD: handler}) for service in SERVICES]
+
+    def end(self) -> None:
+        """Ends every open call: by themselves they end when their clients want it."""
+        self._ended = True
+        for call in self._calls:
+            if call is not None:
+                call.cancel()
+
+    async def _answer(self, requests: Any, context: Any) -> AsyncIterator[Any]:
+        call = asyncio.current_task()
+        self._calls.add(call)
+        try:
+            async for answer in self._servicer.ServerReflectionInfo(requests, context):
+                yield answer
+        except asyncio.CancelledError:
+            if self._ended:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
+            raise
+        finally:
+            self._calls.discard(call)
 
 
 def _describe_reflection() -> None:

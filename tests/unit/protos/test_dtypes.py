@@ -34,7 +34,7 @@ def test_table_holds_the_datatypes_of_the_protocol_and_no_others():
 
 @pytest.mark.parametrize("fact", FACTS, ids=[fact[0] for fact in FACTS])
 def test_every_name_of_a_datatype_leads_to_it(fact):
-    name, numpy_name, item_size, onnx_name, contents_field, config_name = fact
+    name, numpy_name, item_size, _, contents_field, config_name = fact
     datatype = dtypes.from_name(name)
     assert datatype.name == name
     assert datatype.numpy.name == numpy_name

@@ -45,7 +45,7 @@ def entries_of(fields):
         st.builds(lambda field, data: key(field, FIXED32) + data, fields, st.binary(min_size=4, max_size=4)),
         st.builds(delimited, fields, st.binary(max_size=20)),
     )
-    groups = st.recursive(
+    return st.recursive(
         plain,
         lambda inner: st.builds(
             lambda field, parts: key(field, GROUP) + b"".join(parts) + key(field, END_GROUP),
@@ -54,7 +54,6 @@ def entries_of(fields):
         ),
         max_leaves=5,
     )
-    return groups
 
 
 short_text = st.text(max_size=8)
@@ -95,9 +94,7 @@ def fragments(cls, tensors):
 
 
 request_tensors = st.one_of(
-    st.builds(
-        oip.ModelInferRequest, inputs=st.lists(tensors_of(oip.ModelInferRequest.InferInputTensor), max_size=2)
-    ),
+    st.builds(oip.ModelInferRequest, inputs=st.lists(tensors_of(oip.ModelInferRequest.InferInputTensor), max_size=2)),
     st.builds(
         oip.ModelInferRequest,
         outputs=st.lists(
