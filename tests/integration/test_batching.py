@@ -113,9 +113,6 @@ def two_free_inputs() -> onnx.ModelProto:
     return make_models.model(nodes, inputs, outputs)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="models/served_model.py: the batch key has the shapes in the order of the request's inputs"
-)
 def test_the_order_of_the_inputs_in_a_request_does_not_decide_what_shares_a_batch(script: Script) -> None:
     def with_widths(x: int, z: int, names: str) -> ModelInferRequest:
         arrays = {"x": np.zeros((1, x), np.float32), "z": np.zeros((1, z), np.float32)}

@@ -143,8 +143,9 @@ def test_what_a_request_took_is_at_least_what_its_phases_took(server: RunningSer
 def test_waiting_refused_and_cancelled_requests_show(script: Script) -> None:
     m = script(proto=make_models.scale(1.0))
     m.gate.shut()
-    futures = [m.client.future(infer_request("m", {"x": X})) for _ in range(3)]
+    futures = [m.client.future(infer_request("m", {"x": X}))]
     m.gate.batch()
+    futures += [m.client.future(infer_request("m", {"x": X})) for _ in range(2)]
     m.wait_for_queue(2)
     assert samples(m.server)['nv_inference_pending_request_count{model="m",version="1"}'] == 2
     late = infer_request("m", {"x": X}, parameters={"timeout": 1})

@@ -103,7 +103,8 @@ class ServedModel:
         if not self.max_batch_size:
             return 1, ()
         # Where only the rows can differ, all requests can share a batch.
-        return self._rows(inputs), () if self._one_key else tuple(array.shape[1:] for array in inputs.values())
+        key = () if self._one_key else tuple(inputs[spec.name].shape[1:] for spec in self.signature.inputs)
+        return self._rows(inputs), key
 
     def submit(self, request: InferRequest) -> None:
         """Takes a request whose inputs have been checked."""
