@@ -32,9 +32,14 @@ make_venv() { # make_venv FOLDER
 # What an installation depends on: a second start compares it and installs nothing.
 stamp() { echo "$1 $(cat setup.cfg setup.py pyproject.toml protos/generate.py protos/sources/*/*.proto | cksum)"; }
 
+is_installed() { # is_installed EXTRAS
+    local file=$VENV/.trtserve-$1
+    [ -f "$file" ] && [ "$(cat "$file")" = "$(stamp "$1")" ] && [ -d protos/trtserve_protos/_generated ]
+}
+
 ensure() { # ensure EXTRAS: .venv with these extras of trtserve, and the protobuf artefacts
     local extras=$1 file=$VENV/.trtserve-$1
-    if [ -f "$file" ] && [ "$(cat "$file")" = "$(stamp "$extras")" ] && [ -d protos/trtserve_protos/_generated ]; then
+    if is_installed "$extras" || is_installed dev; then # dev holds all others
         return
     fi
     [ -x $VENV/bin/python ] || make_venv $VENV
@@ -64,7 +69,7 @@ names_models() { # whether arguments or environment say what to serve
         --model-repository* | --config* | *.onnx | -h | --help | --version) return 0 ;;
         esac
     done
-    [ -n "${TRTSERVE_MODEL_REPOSITORY:-}${TRTSERVE_MODEL:-}" ]
+    [ -n "${TRTSERVE_MODEL_REPOSITORY:-}${TRTSERVE_MODEL:-}${TRTSERVE_CONFIG:-}" ]
 }
 
 verb_serve() {
@@ -78,7 +83,8 @@ verb_test() { # everything, or one kind
     case "${1:-all}" in
     all) shift $(($# > 0)); $VENV/bin/python -m pytest tests --ignore=tests/gpu "$@" ;;
     interop) shift; REQUIRE_STOCK_CLIENTS=1 $VENV/bin/python -m pytest tests/interop "$@" ;;
-    unit | conformance | integration | gpu) local kind=$1; shift; $VENV/bin/python -m pytest "tests/$kind" "$@" ;;
+    gpu) die "this version has no code that runs on a GPU, so there are no such tests yet" ;;
+    unit | conformance | integration) local kind=$1; shift; $VENV/bin/python -m pytest "tests/$kind" "$@" ;;
     -*) $VENV/bin/python -m pytest tests --ignore=tests/gpu "$@" ;;
     *) die "test $1 is unknown; known are unit, conformance, integration, interop, gpu" ;;
     esac

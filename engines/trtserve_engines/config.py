@@ -38,7 +38,7 @@ def check_at_least(config: Any, minimum: int, *names: str) -> None:
     """Raises ConfigError where one of the named fields is below `minimum`."""
     for name in names:
         value = getattr(config, name)
-        if value < minimum:
+        if not value >= minimum:  # so that NaN is refused too
             raise ConfigError(f"{name} = {value}; it must be at least {minimum}")
 
 

@@ -3,6 +3,7 @@
     EngineError(Exception)
     ├── ModelFileError             the file is missing, unreadable or not a usable ONNX model
     ├── BackendUnavailableError    the asked-for backend or device is not on this machine
+    ├── ConfigError                a setting that is unknown, out of range or at odds with another; lives in config.py
     ├── SignatureError             arrays that do not fit the model's inputs (the caller's mistake)
     └── ExecutionError             a batch failed while it ran (the model's or the machine's fault)
 

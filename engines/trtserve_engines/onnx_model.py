@@ -21,6 +21,7 @@ from trtserve_engines.errors import ModelFileError
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
 
 _READ_SIZE = 1 << 20
+_CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
 # Named one by one because the onnx package gives float32 for types that numpy lacks, until its version 1.19.
 _NUMPY_TYPES: dict[int, np.dtype] = {
@@ -43,11 +44,15 @@ _NUMPY_TYPES: dict[int, np.dtype] = {
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """What an ONNX file says of itself. `external_files` are resolved paths, sorted."""
+    """What an ONNX file says of itself.
+
+    `has_control_flow` says that a run may take longer for some values; `external_files` are resolved paths, sorted.
+    """
 
     path: Path
     signature: Signature
     opset: int
+    has_control_flow: bool
     external_files: tuple[Path, ...]
 
     def digest(self) -> str:
@@ -69,6 +74,7 @@ def read_onnx_model(path: Path) -> OnnxModel:
         path=path,
         signature=_signature(model, path),
         opset=_checked_opset(model, path),
+        has_control_flow=_has_control_flow(model),
         external_files=tuple(_external_files(model, path)),
     )
 
@@ -94,6 +100,12 @@ def _parse(path: Path) -> onnx.ModelProto:
             " export or copy it again"
         )
     return model
+
+
+def _has_control_flow(model: onnx.ModelProto) -> bool:
+    """Whether how much is computed may depend on the values of the inputs."""
+    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    return any(node.op_type in _CONTROL_FLOW for node in nodes)
 
 
 def _checked_opset(model: onnx.ModelProto, path: Path) -> int:

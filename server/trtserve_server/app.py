@@ -12,6 +12,8 @@ import grpc
 import grpc.aio
 
 from trtserve_engines.config import ConfigError
+from trtserve_engines.errors import BackendUnavailableError
+from trtserve_engines.open_engine import choose_backend
 from trtserve_protos import health, oip
 from trtserve_server.config import ServerConfig, parse_address
 from trtserve_server.metrics import MetricsServer
@@ -29,6 +31,7 @@ class App:
 
     def __init__(self, config: ServerConfig) -> None:
         self.config = config
+        _check_backend(config)
         self._sources = find_models(config)
         self._credentials = server_credentials(config)
         self._executor = ThreadPoolExecutor(config.load_threads, "load")
@@ -47,7 +50,7 @@ class App:
         if not self._serving:
             return False
         states = [entry.state is State.READY for entry in self.registry.entries()]
-        return all(states) if self.config.strict_readiness or not states else any(states)
+        return all(states) and bool(states) if self.config.strict_readiness else any(states)
 
     @property
     def http_port(self) -> int:
@@ -69,6 +72,7 @@ class App:
     async def stop(self, drain_timeout_s: float) -> bool:
         """Refuses what is new, answers what was accepted within the time, ends everything; False if some was lost."""
         self._serving = False
+        self._publish_health()
         drained = asyncio.Event()
         self.registry.drain(drained.set)
         self._health.end()
@@ -151,3 +155,10 @@ def _bind_problem(host: str, port: int) -> str:
     except socket.gaierror as error:
         problem = str(error.strerror)
     return problem
+
+
+def _check_backend(config: ServerConfig) -> None:
+    try:
+        choose_backend(config.backend, config.device)
+    except BackendUnavailableError as error:
+        raise ConfigError(str(error)) from None

@@ -53,7 +53,8 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _next_command(app: App, ready: Sequence[Entry]) -> str:
     url = "" if grpc_target(app) == "127.0.0.1:8001" else f" --url {grpc_target(app)}"
-    return f"{_client_program()}{url} " + (f"model {ready[0].name}" if ready else "models")
+    tls = " --tls" if app.config.tls_certificate else ""
+    return f"{_client_program()}{url}{tls} " + (f"model {ready[0].name}" if ready else "models")
 
 
 def _client_program() -> str:

@@ -25,6 +25,7 @@ from trtserve_server.options import (
 )
 
 EXIT_USAGE = 2
+CONFIG_VARIABLE = "TRTSERVE_CONFIG"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -52,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if parsed.print_config:
             print(config_text(config))
             raise SystemExit(0)
+        if not (config.model or config.model_repository):
+            raise ConfigError("nothing to serve; name an ONNX file (trtserve MODEL.onnx) or --model-repository DIR")
         raise SystemExit(_run(config, started))
     except ConfigError as error:
         print(f"trtserve: {error}", file=sys.stderr)
@@ -64,10 +67,12 @@ def read_config(parsed: argparse.Namespace, environment: Mapping[str, str]) -> S
 
     from trtserve_server.models.repository import read_toml
 
-    file = read_toml(Path(parsed.config)) if parsed.config else {}
+    path = parsed.config or environment.get(CONFIG_VARIABLE, "")
+    file = read_toml(Path(path)) if path else {}
     if file:
-        build(ServerConfig, file, parsed.config)  # a mistake in the file is reported with its name
-    values = merged(file, from_environment(ServerConfig, environment), from_arguments(ServerConfig, parsed))
+        build(ServerConfig, file, path)  # a mistake in the file is reported with its name
+    rest = {name: text for name, text in environment.items() if name != CONFIG_VARIABLE}
+    values = merged(file, from_environment(ServerConfig, rest), from_arguments(ServerConfig, parsed))
     return build(ServerConfig, values, "configuration")
 
 
@@ -91,7 +96,9 @@ def _parser() -> _Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"trtserve {__version__}")
-    parser.add_argument("--config", metavar="FILE.toml", help="read options from this file")
+    parser.add_argument(
+        "--config", metavar="FILE.toml", help=f"read options from this file (or from ${CONFIG_VARIABLE})"
+    )
     parser.add_argument("--print-config", action="store_true", help="print the effective configuration and exit")
     add_arguments(parser, ServerConfig, positional="model")
     return parser

@@ -9,6 +9,7 @@ import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from threading import Thread
 from typing import Protocol
 
@@ -146,6 +147,10 @@ class _HttpServer(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, handler)
+
+    def server_bind(self) -> None:
+        """Without the base class's look-up of the host's name, which waits for a name server."""
+        TCPServer.server_bind(self)
 
 
 def _handler_class(registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:

@@ -71,9 +71,10 @@ def build(cls: type[C], values: Mapping[str, Any], source: str) -> C:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint at the known name that is most like `name`, ready to be put behind "is unknown"."""
+    """A hint at the known name that begins with `name` or is most like it, ready to be put behind "is unknown"."""
     names = list(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    longer = [other for other in names if name and other.startswith(name)]
+    close = difflib.get_close_matches(name, longer or names, n=1, cutoff=0.0 if longer else 0.6)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(names))}"
 
 

@@ -7,10 +7,12 @@ answers, and cannot, are errors.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import text_format
+from google.protobuf.message import Message
 
 from trtserve_engines.config import ConfigError
 from trtserve_protos import dtypes, oip
@@ -21,17 +23,34 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_HONOURED = {
-    "name",
-    "version_policy",
-    "max_batch_size",
-    "input",
-    "output",
-    "instance_group",
-    "default_model_filename",
-    "dynamic_batching",
-    "model_warmup",
-}
+_HONOURED = frozenset(
+    [
+        "name",
+        "platform",
+        "backend",
+        "max_batch_size",
+        "default_model_filename",
+        "version_policy.latest.num_versions",
+        "version_policy.all",
+        "version_policy.specific.versions",
+        "input.name",
+        "input.data_type",
+        "input.dims",
+        "output.name",
+        "output.data_type",
+        "output.dims",
+        "output.label_filename",
+        "instance_group.count",
+        "instance_group.kind",
+        "instance_group.name",
+        "dynamic_batching.preferred_batch_size",
+        "dynamic_batching.max_queue_delay_microseconds",
+        "dynamic_batching.default_queue_policy.max_queue_size",
+        "model_warmup.count",
+    ]
+)
+"""Paths of the fields that have an effect; a field that holds others counts where all of these do."""
+
 _REFUSED = {
     "sequence_batching": "models with state between requests are not supported",
     "ensemble_scheduling": "ensembles are not supported",
@@ -91,9 +110,24 @@ def _check_fields(message: ModelConfigMessage, source: str) -> None:
     for name in ("platform", "backend"):
         if getattr(message, name) not in _ONNX_BACKENDS:
             raise ConfigError(f"{name}: {getattr(message, name)!r} given; only ONNX models can be served")
-    ignored = [name for name in present if name not in _HONOURED | {"platform", "backend"}]
+    for group in message.instance_group:
+        if group.kind == group.KIND_GPU or group.gpus:
+            raise ConfigError("instance_group asks for a GPU; this version of trtserve executes on the CPU only")
+    ignored = sorted({path for path in _set_fields(message) if path not in _HONOURED})
     if ignored:
         log.warning("%s: these fields have no effect here: %s", source, ", ".join(ignored))
+
+
+def _set_fields(message: Message, prefix: str = "") -> Iterator[str]:
+    """The paths of the fields that are set: down to the leaves where something below a field is honoured."""
+    for descriptor, value in message.ListFields():
+        path = f"{prefix}{descriptor.name}"
+        if descriptor.message_type is None or not any(known.startswith(f"{path}.") for known in _HONOURED):
+            yield path
+        else:
+            children = [value] if isinstance(value, Message) else value
+            for child in children:
+                yield from _set_fields(child, f"{path}.")
 
 
 def _versions(message: ModelConfigMessage) -> str:

@@ -126,7 +126,7 @@ def test_the_order_of_the_inputs_in_a_request_does_not_decide_what_shares_a_batc
     messages = [with_widths(3, 5, "xz"), with_widths(5, 3, "zx"), with_widths(5, 3, "xz")]
     futures = []
     for message in messages:
-        futures.append(m.client.future(message))
+        futures.append(m.client.future(message, timeout=None))
         m.wait_for_queue(len(futures))
     held.release()
     m.gate.open()
@@ -247,6 +247,7 @@ def test_a_full_queue_refuses_at_once_and_takes_again_when_there_is_room(script:
         assert "max_queue_size" in error.details()
     assert not any(future.done() for future in futures)
     m.gate.open()
+    m.wait_for_queue(0)
     assert [answer(future)[0] for future in (*futures, m.client.future(request(4)))] == [0, 1, 2, 4]
     assert m.client.statistics("m").inference_stats.fail.count == 3
 

@@ -102,9 +102,11 @@ def test_a_server_none_of_whose_models_serves_is_live_but_not_ready(
     assert client.call("ServerLive").live
 
 
-def test_a_server_without_models_is_ready(serve: Serve, connect: Connect, tmp_path: Path) -> None:
+def test_a_server_without_models_is_live_but_not_ready(serve: Serve, connect: Connect, tmp_path: Path) -> None:
     client = connect(serve(model_repository=(str(tmp_path),)))
-    assert client.call("ServerReady").ready
+    assert client.call("ServerLive").live
+    assert not client.call("ServerReady").ready
+    assert client.call("Check") == NOT_SERVING
     assert client.error("ModelMetadata", name="any").details() == "model 'any' is unknown; this server serves no models"
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -14,11 +16,13 @@ import numpy as np
 import pytest
 
 from tests.models import make_models
+from tests.support.gate import GatedEngines
 from tests.support.oip_client import WAIT_S, Client, arrays_of, infer_request
 from tests.support.running_server import RunningServer
 from tests.support.server_process import RemoteGate, ServerProcess, run
 from trtserve_protos.oip import ModelInferRequest
 from trtserve_server import __version__
+from trtserve_server.models import loader
 
 Connect = Callable[..., Client]
 Start = Callable[..., ServerProcess]
@@ -319,3 +323,47 @@ def test_the_ports_can_be_listened_on_again_at_once(start: Start, connect: Conne
     second = start(double, "--grpc-address", addresses[0], "--http-address", addresses[1])
     assert second.url == addresses[0]
     assert connect(second.url).call("ServerReady").ready
+
+
+# ---- What is left behind
+
+
+def test_a_stopped_server_has_freed_its_engines(script: Callable[..., Any]) -> None:
+    m = script(instances=3)
+    assert number_of(m.client.future(request(7))) == 7
+    assert m.engine.open_contexts == 3
+    assert m.server.stop()
+    assert (m.engine.open_contexts, m.engine.closed) == (0, True)
+
+
+def test_a_model_that_fails_to_load_has_freed_its_engine(
+    serve: Callable[..., RunningServer], connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    engines = GatedEngines(lambda inputs: {}, failure=lambda number: RuntimeError("no memory"))
+    monkeypatch.setattr(loader, "open_engine", engines)
+    server = serve(model=(str(make_models.save(make_models.identity(), tmp_path / "m.onnx")),))
+    state, reason = connect(server).states()["m"]
+    assert (state, "no memory" in reason) == ("UNAVAILABLE", True)
+    server.stop()
+    assert engines.engine is not None
+    assert (engines.engine.open_contexts, engines.engine.closed) == (0, True)
+
+
+def test_a_stopped_server_leaves_no_thread_and_no_descriptor(double: Path) -> None:
+    def live_once() -> None:
+        server = RunningServer(model=(str(double),), inline_run_limit_us=0)
+        client = Client(server.url)
+        client.infer(infer_request("double", {"x": np.ones((1, 4), np.float32)}))
+        client.close()
+        assert server.stop()
+
+    def left() -> tuple[set[str], int]:
+        return {thread.name for thread in threading.enumerate()}, len(os.listdir("/proc/self/fd"))
+
+    live_once()  # what the libraries keep for the process is there after the first time
+    before = left()
+    for _ in range(5):
+        live_once()
+    names, descriptors = left()
+    assert names <= before[0]
+    assert descriptors <= before[1] + 2

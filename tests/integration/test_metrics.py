@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -195,11 +196,22 @@ def test_nothing_can_be_sent_there(server: RunningServer, method: str) -> None:
 def test_no_address_means_no_metrics(serve: Serve, connect: Connect, tmp_path: Path) -> None:
     running = serve(model_repository=(str(tmp_path),), http_address="")
     assert running.app.http_port == 0
-    assert connect(running).call("ServerReady").ready
+    assert connect(running).call("ServerLive").live
 
 
-def test_metrics_can_be_had_over_ipv6(serve: Serve, tmp_path: Path) -> None:
-    running = serve(model_repository=(str(tmp_path),), http_address="[::1]:0")
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_both_addresses_may_be_ipv6(serve: Serve, connect: Connect, tmp_path: Path) -> None:
+    running = serve(model_repository=(str(tmp_path),), grpc_address="[::1]:0", http_address="[::1]:0")
+    assert connect(f"[::1]:{running.app.grpc_port}").call("ServerLive").live
     connection = http.client.HTTPConnection("::1", running.app.http_port, timeout=20)
     connection.request("GET", "/metrics")
     assert connection.getresponse().status == 200

@@ -16,6 +16,7 @@ from tests.models import make_models
 from tests.support.oip_client import Client, arrays_of, infer_request, texts
 from tests.support.running_server import RunningServer
 from trtserve_protos import dtypes, oip
+from trtserve_protos.oip import ModelInferRequest
 from trtserve_server import __version__
 
 X = np.array([[1, 2, 3, 4]], np.float32)
@@ -273,6 +274,30 @@ def test_the_largest_batch_comes_back_row_by_row(client: Client) -> None:
 def test_a_tensor_of_64_mib_comes_back(client: Client) -> None:
     large = np.arange(2**24, dtype=np.float32).reshape(1, -1)
     assert np.array_equal(client.infer(infer_request("identity_FP32", {"x": large}))["y"], large)
+
+
+def test_more_shapes_than_the_server_remembers_come_back(client: Client) -> None:
+    widths = [*range(1, 1200), *range(1, 1200)]
+
+    def requests() -> Iterator[ModelInferRequest]:
+        for number, width in enumerate(widths):
+            yield infer_request("empty", {"x": np.full((1, width), number, np.float32)}, id=str(number))
+
+    count = 0
+    for answer in client.stream(requests()):
+        number = int(answer.infer_response.id)
+        array = arrays_of(answer.infer_response)["y"]
+        assert array.shape == (1, widths[number])
+        assert (array == number).all()
+        count += 1
+    assert count == len(widths)
+
+
+def test_a_compressed_request_is_answered(client: Client) -> None:
+    call = client.channel.unary_unary(oip.METHODS["ModelInfer"].path)
+    data = infer_request("double", {"x": X}).SerializeToString()
+    answer = oip.ModelInferResponse.FromString(call(data, timeout=20, compression=grpc.Compression.Gzip))
+    np.testing.assert_array_equal(arrays_of(answer)["y"], 2 * X)
 
 
 # ---- What the response says

@@ -17,6 +17,7 @@ import pytest
 from tests.models import make_models
 from tests.support.running_server import RunningServer
 from tests.support.server_process import run
+from trtserve_engines.config import ConfigError
 from trtserve_server import cli
 
 
@@ -77,8 +78,19 @@ PROCESSES: dict[str, tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]] = 
         ("'TRTSERVE_INSTANCE' is unknown", "did you mean 'TRTSERVE_INSTANCES'"),
     ),
     "variable that is no number": (ANY, {"TRTSERVE_INSTANCES": "two"}, ("TRTSERVE_INSTANCES = 'two'", "whole number")),
+    "nothing to serve": (ANY, {}, ("nothing to serve", "trtserve MODEL.onnx", "--model-repository DIR")),
+    "backend that is not here": (
+        (*ANY, "{folder}/m.onnx", "--backend=tensorrt"),
+        {},
+        ("backend tensorrt was asked for", "use --backend onnxruntime"),
+    ),
+    "device that is not here": (
+        (*ANY, "{folder}/m.onnx", "--device=gpu"),
+        {},
+        ("device gpu was asked for", "use --device cpu"),
+    ),
     "TLS file that does not exist": (
-        (*ANY, "--tls-key=/no/such.pem", "--tls-certificate=/no/such.pem"),
+        (*ANY, "{folder}/m.onnx", "--tls-key=/no/such.pem", "--tls-certificate=/no/such.pem"),
         {},
         ("'/no/such.pem' cannot be read", "No such file"),
     ),
@@ -123,7 +135,7 @@ def refuses(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(SystemExit) as caught:
-            cli.main(arguments)
+            cli.main([*arguments, "--print-config"])  # which ends what would be served otherwise
         output = capsys.readouterr()
         assert (caught.value.code, output.out) == (2, "")
         assert_one_line(output.err, *words)
@@ -216,8 +228,9 @@ FILES = [
     ('model = "m.onnx"', ("model = 'm.onnx'", "wanted is a list")),
     ("model = [1]", ("model = 1", "wanted is str")),
     ("batching = 1", ("batching = 1", "wanted is a table")),
-    ("instances = ", ("line 1",)),
-    ("instances = 1\ninstances = 2", ("line 2",)),
+    ("instances = ", ("Invalid value",)),
+    ("instances = 1\ninstances = 2", ("Cannot overwrite a value",)),
+    ("\n= 1", ("line 2",)),
 ]
 
 
@@ -253,7 +266,7 @@ def test_a_folder_in_place_of_a_model_file_is_refused_with_the_option_for_folder
 
 def test_an_address_that_is_taken_frees_the_other(folder: Path, taken: str) -> None:
     """A start that is refused in this process leaves nothing that listens."""
-    with pytest.raises(Exception, match="Address already in use"):
+    with pytest.raises(ConfigError, match="Address already in use"):
         RunningServer(model_repository=(str(folder / "repository"),), grpc_address=taken)
     again = RunningServer(model_repository=(str(folder / "repository"),))
     again.stop()
@@ -263,7 +276,7 @@ def test_two_servers_cannot_share_a_port(folder: Path) -> None:
     first: Any = RunningServer(model_repository=(str(folder / "repository"),))
     try:
         for option, address in (("grpc_address", first.url), ("http_address", f"127.0.0.1:{first.app.http_port}")):
-            with pytest.raises(Exception, match=f"{option} = '{address}' cannot be listened on"):
+            with pytest.raises(ConfigError, match=f"{option} = '{address}' cannot be listened on"):
                 RunningServer(model_repository=(str(folder / "repository"),), **{option: address})
     finally:
         first.stop()

@@ -81,6 +81,16 @@ def test_a_stream_without_requests_ends_well(double: Client) -> None:
     assert stream.code() is grpc.StatusCode.OK
 
 
+def test_requests_may_have_the_same_id_or_none(double: Client) -> None:
+    for request_id in ("same", ""):
+        messages = [request(number, "double") for number in range(20)]
+        for message in messages:
+            message.id = request_id
+        answers = [answer.infer_response for answer in double.stream(messages)]
+        assert {answer.id for answer in answers} == {request_id}
+        assert sorted(arrays_of(answer)["y"][0, 0] for answer in answers) == [2 * number for number in range(20)]
+
+
 def test_streams_do_not_disturb_each_other(double: Client) -> None:
     with ThreadPoolExecutor(4) as pool:
         ranges = [range(start, start + 200) for start in range(0, 800, 200)]
@@ -237,6 +247,23 @@ def test_errors_stay_inside_the_stream_unless_the_metadata_says_true(double: Cli
     stream = double.stream([infer_request("nobody", {}, id="1")], metadata=[("triton_grpc_error", value)])
     assert next(stream).error_message
     assert list(stream) == []
+
+
+def test_a_request_whose_timeout_passes_is_an_error_inside_the_stream(script: Script) -> None:
+    m = script()
+    m.gate.shut()
+    held = m.client.future(request(0))
+    m.gate.batch()
+    late = request(1)
+    late.parameters["timeout"].int64_param = 1000
+    stream = m.client.stream([late, request(2)])
+    answer = next(stream)
+    assert answer.infer_response.id == "1"
+    assert answer.error_message == "the deadline passed while the request waited in the queue"
+    m.gate.open()
+    assert numbers(stream) == [2]
+    held.result()
+    assert m.engine.batches == [1, 1]
 
 
 def test_the_deadline_of_a_stream_is_the_deadline_of_its_requests(script: Script, sender: Sender) -> None:

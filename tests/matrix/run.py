@@ -38,7 +38,7 @@ ENVIRONMENTS: dict[str, Environment] = {
             "ml_dtypes==0.4.0",
             "numpy==1.26.0",
             "onnx==1.16.0",
-            "onnxruntime==1.19.0",
+            "onnxruntime==1.20.0",
             "prometheus-client==0.20.0",
             "protobuf==4.25.0",
             "uvloop==0.19.0",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from trtserve_engines.engine import ExecutionContext
 from trtserve_server.models.loader import LoadedModel, warm_up
 from trtserve_server.scheduling.batcher import Batcher
-from trtserve_server.scheduling.instance import Finished, InlineInstance, Instance, Started, ThreadInstance
+from trtserve_server.scheduling.instance import InlineInstance, Instance, ThreadInstance
 from trtserve_server.scheduling.reactor import Reactor
 
 log = logging.getLogger(__name__)
@@ -32,14 +32,19 @@ class InstanceGroup:
         """Starts the instances; `on_ready` gets None once all are warm, or the first failure."""
         self._on_ready = on_ready
         self._starting = self._loaded.instances
-        if self._loaded.inline_limit_s:
+        kind: type[InlineInstance] | type[ThreadInstance] = InlineInstance if self._loaded.inline else ThreadInstance
+        if self._loaded.inline:
             log.info("%s runs without a thread: its largest batch is quicker than a change of threads", self._name)
-            self._instances = [self._inline_instance()]
-        else:
-            self._instances = [
-                self._thread_instance(number, self._started, self._batcher.batch_finished)
-                for number in range(self._loaded.instances)
-            ]
+        self._instances = [
+            kind(
+                f"{self._name}#{number}",
+                self._create_context,
+                self._reactor,
+                on_started=self._started,
+                on_finished=self._batcher.batch_finished,
+            )
+            for number in range(self._loaded.instances)
+        ]
         for instance in self._instances:
             instance.start()
 
@@ -54,26 +59,6 @@ class InstanceGroup:
         if all(ended):
             self._loaded.engine.close()
         return all(ended)
-
-    def _thread_instance(self, number: int, on_started: Started, on_finished: Finished) -> ThreadInstance:
-        return ThreadInstance(
-            f"{self._name}#{number}",
-            self._create_context,
-            self._reactor,
-            on_started=on_started,
-            on_finished=on_finished,
-        )
-
-    def _inline_instance(self) -> InlineInstance:
-        return InlineInstance(
-            f"{self._name}#inline",
-            self._create_context(),
-            self._reactor,
-            limit_s=self._loaded.inline_limit_s,
-            make_threaded=lambda on_finished: self._thread_instance(0, _ignore_start, on_finished),
-            on_started=self._started,
-            on_finished=self._batcher.batch_finished,
-        )
 
     def _create_context(self) -> ExecutionContext:
         """A warm context for the calling thread."""
@@ -98,7 +83,3 @@ class InstanceGroup:
         if (error or self._starting == 0) and self._on_ready:
             on_ready, self._on_ready = self._on_ready, None
             on_ready(error)
-
-
-def _ignore_start(instance: Instance, error: Exception | None) -> None:
-    """For a thread that takes over from an instance that the batcher already knows."""

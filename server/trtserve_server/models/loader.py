@@ -5,7 +5,6 @@ whether it can be batched. Runs on a thread of its own; touches nothing that is 
 from __future__ import annotations
 
 import logging
-import math
 import time
 import timeit
 from collections.abc import Mapping, Sequence
@@ -33,8 +32,8 @@ log = logging.getLogger(__name__)
 class LoadedModel:
     """A model that is ready to get instances.
 
-    `max_batch_size` is 0 where requests are never batched. `inline_limit_s` is above 0 where a run is quicker than
-    handing it to another thread, so that it is better run by the one that schedules.
+    `max_batch_size` is 0 where requests are never batched. `inline` says that a run is quicker than handing it to
+    another thread, so that it is better run by the one that schedules.
     """
 
     source: ModelVersion
@@ -43,7 +42,7 @@ class LoadedModel:
     batching_reason: str
     labels: Mapping[str, Sequence[str]]
     instances: int
-    inline_limit_s: float
+    inline: bool
     load_s: float
 
 
@@ -70,12 +69,9 @@ def load_model(source: ModelVersion, server: ServerConfig) -> LoadedModel:
         raise
     log.info("%s/%s: %s: %s", source.name, source.version, "batched" if batch.batched else "not batched", batch.reason)
     instances = config.instances or server.instances
-    limit_s = server.inline_run_limit_us / 1e6
-    inline = instances == 1 and engine.device == "cpu" and _run_s(engine, max_batch_size, limit_s) < limit_s
+    inline = instances == 1 and _is_quick(engine, model, max_batch_size, server.inline_run_limit_us / 1e6)
     seconds = time.monotonic() - start
-    return LoadedModel(
-        source, engine, max_batch_size, batch.reason, labels, instances, limit_s if inline else 0.0, seconds
-    )
+    return LoadedModel(source, engine, max_batch_size, batch.reason, labels, instances, inline, seconds)
 
 
 def warm_up(context: ExecutionContext, signature: Signature, *, max_batch_size: int, runs: int) -> None:
@@ -95,18 +91,21 @@ def warm_up(context: ExecutionContext, signature: Signature, *, max_batch_size: 
     ) from failure
 
 
-def _run_s(engine: Engine, max_batch_size: int, limit_s: float) -> float:
-    """Seconds of the quickest of a few runs of the largest batch; infinity where one row alone is above the limit."""
+def _is_quick(engine: Engine, model: OnnxModel, max_batch_size: int, limit_s: float) -> bool:
+    """Whether every run is sure to take less than `limit_s`: measured, and only where no input can change it."""
+    tensors = (*model.signature.inputs, *model.signature.outputs)
+    fixed = all(DYNAMIC not in (spec.shape[1:] if max_batch_size else spec.shape) for spec in tensors)
+    if engine.device != "cpu" or not fixed or model.has_control_flow or limit_s == 0:
+        return False
     context = engine.create_context(batched=max_batch_size > 0)
     try:
         for rows in (1, max(1, max_batch_size)):
             inputs = sample_inputs(engine.signature, rows=rows)
-            quickest = min(timeit.repeat(partial(context.run, [inputs]), number=1, repeat=3))
-            if quickest >= limit_s:
-                return math.inf
-        return quickest
+            if min(timeit.repeat(partial(context.run, [inputs]), number=1, repeat=3)) >= limit_s:
+                return False
+        return True
     except ExecutionError:
-        return math.inf  # made-up inputs do not fit; the warm-up says so
+        return False  # made-up inputs do not fit; the warm-up says so
     finally:
         context.close()
 

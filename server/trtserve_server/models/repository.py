@@ -43,6 +43,8 @@ def find_models(config: ServerConfig) -> list[ModelVersion]:
     for file in map(Path, config.model):
         if not file.exists():
             raise ConfigError(f"model file {str(file)!r} does not exist; wanted is the path of an ONNX file")
+        if file.is_dir():
+            raise ConfigError(f"model file {str(file)!r} is a folder; give a folder of models as --model-repository")
         _add(found, file.stem, file, [ModelVersion(file.stem, "1", file, _config(defaults, file.stem))])
     return [version for versions in found.values() for version in versions]
 

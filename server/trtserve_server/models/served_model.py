@@ -41,7 +41,7 @@ class ServedModel:
             reactor,
             self.statistics,
             max_queue_size=batching.max_queue_size,
-            inline=loaded.inline_limit_s > 0,
+            inline=loaded.inline,
         )
         self._instances = InstanceGroup(loaded, self.batcher, reactor)
 

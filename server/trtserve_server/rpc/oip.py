@@ -12,7 +12,7 @@ import grpc
 
 from trtserve_protos import oip, wire
 from trtserve_server import __version__
-from trtserve_server.errors import RequestError
+from trtserve_server.errors import RequestError, ServerStopping
 from trtserve_server.models.registry import Registry, State
 from trtserve_server.request import Outcome
 from trtserve_server.rpc import describe
@@ -53,6 +53,7 @@ class OipService:
         self._is_ready = is_ready
         self._stream_window = stream_window
         self._streams: set[InferStream] = set()
+        self._streams_ended = False
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The service for a grpc.aio server."""
@@ -89,7 +90,9 @@ class OipService:
         return b"".join(self._codec.encode(plan, outcome, parts.id))
 
     async def model_stream_infer(self, context: Context) -> None:
-        """Runs the requests of a stream."""
+        """Runs the requests of a stream. Raises ServerStopping."""
+        if self._streams_ended:
+            raise ServerStopping("the server is stopping; send elsewhere")
         stream = InferStream(self._codec, context, self._stream_window)
         self._streams.add(stream)
         try:
@@ -98,7 +101,8 @@ class OipService:
             self._streams.discard(stream)
 
     def end_streams(self) -> None:
-        """Ends every stream once what is in flight on it is answered."""
+        """Ends every stream once what was read from it is answered, and takes no new one."""
+        self._streams_ended = True
         for stream in self._streams:
             stream.end()
 

@@ -22,8 +22,7 @@ class ReflectionService:
     def __init__(self, services: Sequence[str]) -> None:
         _describe_reflection()
         self._servicer = reflection.aio.ReflectionServicer((*services, *SERVICES), pool=POOL)
-        self._calls: set[asyncio.Task | None] = set()
-        self._ended = False
+        self._end = asyncio.get_running_loop().create_future()
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
         """One for each version."""
@@ -36,23 +35,25 @@ class ReflectionService:
 
     def end(self) -> None:
         """Ends every open call: by themselves they end when their clients want it."""
-        self._ended = True
-        for call in self._calls:
-            if call is not None:
-                call.cancel()
+        if not self._end.done():
+            self._end.set_result(None)
 
     async def _answer(self, requests: Any, context: Any) -> AsyncIterator[Any]:
-        call = asyncio.current_task()
-        self._calls.add(call)
-        try:
-            async for answer in self._servicer.ServerReflectionInfo(requests, context):
-                yield answer
-        except asyncio.CancelledError:
-            if self._ended:
-                await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
-            raise
-        finally:
-            self._calls.discard(call)
+        async for answer in self._servicer.ServerReflectionInfo(self._until_end(aiter(requests)), context):
+            yield answer
+        if self._end.done():
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
+
+    async def _until_end(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        while not self._end.done():
+            read = asyncio.ensure_future(anext(requests, None))
+            try:
+                await asyncio.wait({read, self._end}, return_when=asyncio.FIRST_COMPLETED)
+                if not read.done() or (request := read.result()) is None:
+                    return
+            finally:
+                read.cancel()
+            yield request
 
 
 def _describe_reflection() -> None:

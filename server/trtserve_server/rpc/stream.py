@@ -61,7 +61,9 @@ class InferStream:
         try:
             await self._write()
             if self._ended:
-                raise ServerStopping("the server is stopping; what was sent is answered, send the rest elsewhere")
+                raise ServerStopping(
+                    "the server is stopping; requests without an answer were not run, send them elsewhere"
+                )
             await self._reader
         finally:
             self._reader.cancel()
@@ -69,9 +71,13 @@ class InferStream:
                 flight.plan.model.cancel(flight.request)
 
     def end(self) -> None:
-        """Reads nothing more; the stream ends with UNAVAILABLE once what is in flight is answered."""
-        self._ended = True
-        self._reader.cancel()
+        """Reads nothing more; the stream ends with UNAVAILABLE once what was read is answered.
+
+        A stream whose client has sent all that it will ends as it would anyway.
+        """
+        if not self._reader.done():
+            self._ended = True
+            self._reader.cancel()
 
     async def _read(self) -> None:
         try:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from trtserve_engines.engine import BatchResult
 from trtserve_engines.errors import ExecutionError
 from trtserve_server.errors import DeadlineExceeded, InferenceFailed, RequestCancelled, RequestError, ServerStopping
-from trtserve_server.request import InferRequest
+from trtserve_server.request import BatchKey, InferRequest
 from trtserve_server.scheduling.batch import Batch, fail_batch, resolve, resolve_batch, row_problem
 from trtserve_server.scheduling.instance import Instance
 from trtserve_server.scheduling.policy import BatchPolicy, Dispatch, WaitUntil, decide
@@ -42,7 +42,7 @@ class Batcher:
         self._reactor = reactor
         self._statistics = statistics
         self._queue = RequestQueue(max_queue_size)
-        self._loop = QuietLoop() if inline else None
+        self._quiet = QuietLoop() if inline else None
         self._idle: list[Instance] = []
         self._running = 0  # requests in batches that instances work on
         self._draining = False
@@ -86,7 +86,10 @@ class Batcher:
         self._running -= len(batch.requests)
         self._idle.append(instance)
         if len(self._queue):
-            self._dispatch()  # first the instance's next batch, then the answers of the last one
+            if self._quiet is None:
+                self._dispatch()  # first the instance's next batch, then the answers of the last one
+            else:
+                self._wake()  # the next batch would be run at once; the answers of the last one go first
         error = self._failure(batch, outcome)
         if error is None:
             assert isinstance(outcome, BatchResult)
@@ -134,7 +137,7 @@ class Batcher:
             self._reactor.soon(self._woken)
 
     def _woken(self) -> None:
-        if self._loop is not None and not self._loop.is_quiet(len(self._queue)):
+        if self._quiet is not None and not self._quiet.is_quiet(len(self._queue)):
             self._reactor.soon(self._woken)
             return
         self._wake_pending = False
@@ -151,16 +154,27 @@ class Batcher:
             self._leave(request, DeadlineExceeded("the deadline passed while the request waited in the queue"))
         due = math.inf
         while self._idle and (head := self._queue.head()) is not None:
-            rows, oldest = head
-            decision = decide(rows, oldest, len(self._idle), now, self._policy)
-            if not isinstance(decision, Dispatch):
-                due = decision.time if isinstance(decision, WaitUntil) else math.inf
-                break
-            self._send(decision)
+            decision = decide(*head, len(self._idle), now, self._policy)
+            if isinstance(decision, Dispatch):
+                self._send(decision)
+                continue
+            due = self._dispatch_others(now)
+            break
         self._set_timer(min(due, self._queue.next_deadline()))
 
-    def _send(self, decision: Dispatch) -> None:
-        batch = Batch(self._queue.take(decision.rows))
+    def _dispatch_others(self, now: float) -> float:
+        """While the most urgent requests wait for more of their shape, others may be due; the earliest due time."""
+        due = math.inf
+        for key, rows, oldest in self._queue.lanes():
+            decision = decide(rows, oldest, len(self._idle), now, self._policy)
+            if isinstance(decision, Dispatch):
+                self._send(decision, key)
+            elif isinstance(decision, WaitUntil):
+                due = min(due, decision.time)
+        return due
+
+    def _send(self, decision: Dispatch, key: BatchKey | None = None) -> None:
+        batch = Batch(self._queue.take(decision.rows, key))
         instance = self._idle.pop()
         self._running += len(batch.requests)
         if log.isEnabledFor(logging.DEBUG):

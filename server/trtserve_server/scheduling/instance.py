@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
-from time import thread_time
 from typing import Protocol
 
 from trtserve_engines.engine import BatchResult, ExecutionContext
@@ -20,11 +19,6 @@ CreateContext = Callable[[], ExecutionContext]
 Started = Callable[["Instance", Exception | None], None]
 Outcome = BatchResult | Exception
 Finished = Callable[["Instance", Batch, Outcome, float, float], None]
-
-# A single run is disturbed by whatever else the machine does, so a model leaves the reactor's thread only when a run
-# used many times the CPU that it may, or blocked the reactor for longer than any scheduler of processes would.
-_MUCH_CPU = 10
-_LONG_S = 0.1
 
 
 class Instance(Protocol):
@@ -116,65 +110,50 @@ class ThreadInstance:
 
 
 class InlineInstance:
-    """Runs batches on the reactor's own thread: for models whose run takes less than the two changes of threads.
-
-    A run that takes far more than `limit_s` moves all that follow to a thread, which `make_threaded` makes.
-    """
+    """Runs batches on the reactor's own thread: for models whose run takes less than the two changes of threads."""
 
     def __init__(
         self,
         name: str,
-        context: ExecutionContext,
+        create_context: CreateContext,
         reactor: Reactor,
         *,
-        limit_s: float,
-        make_threaded: Callable[[Finished], Instance],
         on_started: Started,
         on_finished: Finished,
     ) -> None:
         self.name = name
-        self._context = context
+        self._create_context = create_context
         self._reactor = reactor
-        self._limit_s = limit_s
-        self._make_threaded = make_threaded
         self._on_started = on_started
         self._on_finished = on_finished
-        self._threaded: Instance | None = None
+        self._context: ExecutionContext | None = None
 
     def start(self) -> None:
         """See Instance."""
-        self._reactor.soon(partial(self._on_started, self, None))
+        error: Exception | None = None
+        try:
+            self._context = self._create_context()
+        except Exception as failure:
+            error = failure
+        self._reactor.soon(partial(self._on_started, self, error))
 
     def run(self, batch: Batch) -> None:
         """See Instance."""
-        if self._threaded is not None:
-            self._threaded.run(batch)
-            return
-        start, cpu_start = self._reactor.now(), thread_time()
+        assert self._context is not None
+        start = self._reactor.now()
         outcome = _outcome(self._context, batch)
         end = self._reactor.now()
-        if thread_time() - cpu_start > _MUCH_CPU * self._limit_s or end - start > _LONG_S:
-            self._move_to_thread(end - start)
         # Later, because the batcher is in the middle of handing out batches.
         self._reactor.soon(partial(self._on_finished, self, batch, outcome, start, end))
 
     def stop(self) -> None:
         """See Instance."""
-        self._context.close()
-        if self._threaded is not None:
-            self._threaded.stop()
+        if self._context is not None:
+            self._context.close()
 
     def join(self, timeout_s: float | None = None) -> bool:
-        """See Instance."""
-        return self._threaded is None or self._threaded.join(timeout_s)
-
-    def _move_to_thread(self, took_s: float) -> None:
-        log.info("%s: a run took %.1f ms; it gets a thread of its own", self.name, took_s * 1e3)
-        self._threaded = self._make_threaded(self._thread_finished)
-        self._threaded.start()
-
-    def _thread_finished(self, _: Instance, batch: Batch, outcome: Outcome, start: float, end: float) -> None:
-        self._on_finished(self, batch, outcome, start, end)
+        """See Instance: nothing runs beside the reactor."""
+        return True
 
 
 def _outcome(context: ExecutionContext, batch: Batch) -> Outcome:

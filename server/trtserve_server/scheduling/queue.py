@@ -38,6 +38,11 @@ class _Lane:
             self.arrivals.popleft()
         return self.arrivals[0].arrived
 
+    def forget_taken(self) -> None:
+        """Drops those that wait no more behind one that still does, once they outnumber the waiting."""
+        if len(self.arrivals) > 2 * len(self.heap) + _SWEEP_MINIMUM:
+            self.arrivals = deque(request for request in self.arrivals if request.waiting)
+
 
 class RequestQueue:
     """Holds at most `max_requests` waiting requests."""
@@ -93,12 +98,20 @@ class RequestQueue:
         lane = self._head_lane()
         return (lane.rows, lane.oldest()) if lane else None
 
-    def take(self, max_rows: int) -> list[InferRequest]:
-        """Takes the most urgent request and those after it that share its batch, up to `max_rows` rows.
+    def lanes(self) -> list[tuple[BatchKey, int, float]]:
+        """Each group that can share a batch, the most urgent first: its key, rows, and its oldest request's arrival."""
+        for lane in list(self._lanes.values()):
+            if not lane.heap[0][3].waiting:
+                self._renew_head(lane)
+        ordered = sorted(self._lanes.values(), key=lambda lane: lane.heap[0])
+        return [(lane.key, lane.rows, lane.oldest()) for lane in ordered]
 
-        Takes one even if it alone has more. Marks them as running.
+    def take(self, max_rows: int, key: BatchKey | None = None) -> list[InferRequest]:
+        """Takes the most urgent request, or that with `key`, and those after it that share its batch.
+
+        At most `max_rows` rows, but one request even if it alone has more. Marks them as running.
         """
-        lane = self._head_lane()
+        lane = self._head_lane() if key is None else self._lanes.get(key)
         taken: list[InferRequest] = []
         rows = 0
         while lane is not None and (request := self._live_head(lane)) is not None:
@@ -111,6 +124,7 @@ class RequestQueue:
         if lane is not None:
             lane.rows -= rows
             self._waiting -= len(taken)
+            lane.forget_taken()
             self._renew_head(lane)
         return taken
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, defs, helper
 
 from tests.models import make_models as models
 from trtserve_engines.errors import ModelFileError
-from trtserve_engines.onnx_model import OnnxModel, read_onnx_model
+from trtserve_engines.onnx_model import read_onnx_model
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
 
 FLOAT32 = np.dtype(np.float32)
@@ -117,6 +117,22 @@ def test_weights_that_are_listed_as_inputs_are_no_inputs(tmp_path):
 def test_a_model_may_have_no_inputs(tmp_path):
     node = helper.make_node("Constant", [], ["y"], value=helper.make_tensor("v", TensorProto.FLOAT, [1], [5]))
     assert read(models.model([node], [], [models.tensor("y", [1])]), tmp_path).signature.inputs == ()
+
+
+@pytest.mark.parametrize("operator", ["If", "Loop", "Scan", "SequenceMap"])
+def test_operators_whose_work_depends_on_values_are_noticed(tmp_path, operator):
+    node = helper.make_node(operator, ["x"], ["z"])
+    in_graph, in_function = models.identity(), models.identity()
+    in_graph.graph.node.append(node)
+    in_function.functions.append(
+        helper.make_function("com.example", "F", ["x"], ["z"], [node], [helper.make_opsetid("", 17)])
+    )
+    assert read(in_graph, tmp_path).has_control_flow
+    assert read(in_function, tmp_path).has_control_flow
+
+
+def test_a_model_without_such_operators_has_no_control_flow(tmp_path):
+    assert not read(models.convnet(size=8, channels=2, depth=1), tmp_path).has_control_flow
 
 
 # ---- refusals ----
@@ -274,13 +290,13 @@ def test_digest_does_not_change_with_the_name_of_the_model(with_data, tmp_path):
     assert read_onnx_model(renamed).digest() == replace(with_data, path=renamed).digest()
 
 
-def test_digest_changes_when_a_boundary_between_files_moves(tmp_path):
+def test_digest_changes_when_a_boundary_between_files_moves(with_data, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     digests = set()
     for cut in range(1, 4):
         one.write_bytes(b"abcd"[:cut])
         two.write_bytes(b"abcd"[cut:])
-        digests.add(OnnxModel(one, Signature((), ()), 17, (two,)).digest())
+        digests.add(replace(with_data, path=one, external_files=(two,)).digest())
     assert len(digests) == 3
 
 

@@ -219,6 +219,7 @@ def test_wrong_content_is_refused_where_protobuf_refuses_it(message):
 @example(b"\x3a\x01")
 @example(b"\x3a\xff")
 @example(b"\x3a" + b"\xff" * 10)
+@example(b"\x3a" + b"\x80" * 10 + b"\x00")
 @example(b"\x80" * 11)
 @example(b"\x3f")
 @example(b"\x3e")

@@ -131,6 +131,19 @@ def test_a_preferred_size_is_cut_as_soon_as_it_is_there():
     assert rig.instances[0].batch.rows == 2
 
 
+def test_the_delay_of_one_shape_does_not_hold_up_another_that_is_full():
+    rig = Rig(delay_s=1.0, max_rows=2)
+    rig.submit(1, key=((4,),))
+    rig.submit(2, key=((5,),))
+    rig.submit(3, key=((5,),))
+    rig.reactor.run()
+    assert rig.instances[0].batch.rows == 2
+    rig.instances[0].finish()
+    rig.reactor.advance(1.0)
+    rig.instances[0].finish()
+    assert all(rig.answered(value) for value in (1, 2, 3))
+
+
 def test_two_instances_work_at_the_same_time():
     rig = Rig(instances=2)
     rig.submit(1)

@@ -119,14 +119,42 @@ def test_expired_gives_only_what_waits_and_is_due():
     assert list(queue.expired(2.0)) == [due]
 
 
+def requests_in_memory():
+    gc.collect()
+    return sum(isinstance(thing, InferRequest) for thing in gc.get_objects())
+
+
+def test_lanes_are_listed_by_urgency_and_lose_nobody():
+    queue = RequestQueue(10)
+    gone, late, soon = (make_request(key=((width,),), deadline=time) for width, time in ((1, 1.0), (1, 9.0), (2, 5.0)))
+    for request in (gone, late, soon):
+        queue.push(request)
+    cancel(queue, gone)
+    assert queue.lanes() == [(((2,),), 1, 0.0), (((1,),), 1, 0.0)]
+    assert queue.take(8, ((1,),)) == [late]
+    assert queue.take(8) == [soon]
+
+
+def test_taken_requests_do_not_pile_up_behind_one_that_waits():
+    queue = RequestQueue(10)
+    waiting = make_request(priority=2)
+    queue.push(waiting)
+    before = requests_in_memory()
+    for _ in range(2000):
+        queue.push(make_request(priority=1))
+        assert len(queue.take(1)) == 1
+    assert requests_in_memory() - before < 300
+
+
 def test_cancelled_requests_do_not_pile_up_behind_a_busy_instance():
     queue = RequestQueue(10)
+    before = requests_in_memory()
     for _ in range(5000):
         request = make_request(deadline=100.0)
         queue.push(request)
         cancel(queue, request)
         queue.next_deadline()
-    assert sum(isinstance(thing, InferRequest) for thing in gc.get_objects()) < 300
+    assert requests_in_memory() - before < 300
 
 
 operations = st.lists(

@@ -1,0 +1,232 @@
+"""From a model and a wish to an engine: the rule of choice, and what ONNX Runtime is told and refuses."""
+
+import logging
+import subprocess
+import sys
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from tests.models import make_models as models
+from trtserve_engines.config import ConfigError, OnnxRuntimeOptions
+from trtserve_engines.errors import BackendUnavailableError, EngineError, ModelFileError
+from trtserve_engines.onnx_model import read_onnx_model
+from trtserve_engines.open_engine import choose_backend, open_engine
+
+NOT_ASKED = "this version of trtserve has no other backend"
+ASKED = "it was asked for"
+
+
+@pytest.fixture
+def model(tmp_path):
+    return read_onnx_model(models.save(models.linear(), tmp_path / "model.onnx"))
+
+
+def engine_of(model, **options):
+    return open_engine(model, backend="auto", device="auto", onnxruntime=OnnxRuntimeOptions(**options))
+
+
+# ---- the choice ----
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "reason"),
+    [
+        ("auto", "auto", NOT_ASKED),
+        ("auto", "cpu", NOT_ASKED),
+        ("onnxruntime", "auto", ASKED),
+        ("onnxruntime", "cpu", ASKED),
+    ],
+)
+def test_what_serves_and_why(backend, device, reason):
+    assert choose_backend(backend, device) == ("onnxruntime", "cpu", reason)
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "gpu", "gpu:0"])
+def test_tensorrt_asked_for_by_name_is_never_replaced(device):
+    with pytest.raises(BackendUnavailableError, match="backend tensorrt was asked for, .* use --backend onnxruntime"):
+        choose_backend("tensorrt", device)
+
+
+@pytest.mark.parametrize("device", ["gpu", "gpu:0", "gpu:0,1"])
+@pytest.mark.parametrize("backend", ["auto", "onnxruntime"])
+def test_a_gpu_asked_for_by_name_is_never_replaced(backend, device):
+    with pytest.raises(BackendUnavailableError, match=f"device {device} was asked for, .* use --device cpu"):
+        choose_backend(backend, device)
+
+
+def test_the_choice_is_logged_with_its_reason(model, caplog):
+    caplog.set_level(logging.DEBUG, "trtserve_engines.open_engine")
+    engine_of(model).close()
+    assert caplog.messages == [f"{model.path}: backend onnxruntime on cpu, because {NOT_ASKED}"]
+
+
+def test_a_refused_wish_opens_nothing(model):
+    with pytest.raises(BackendUnavailableError):
+        open_engine(model, backend="tensorrt", device="auto", onnxruntime=OnnxRuntimeOptions())
+
+
+def test_an_engine_says_what_it_is(model):
+    engine = engine_of(model)
+    assert (engine.backend, engine.device, engine.max_rows, engine.signature) == (
+        "onnxruntime",
+        "cpu",
+        None,
+        model.signature,
+    )
+    engine.close()
+
+
+# ---- what ONNX Runtime refuses ----
+
+
+def one_node(operator, **options):
+    node = helper.make_node(operator, ["x"], ["y"], **options)
+    return models.model([node], [models.tensor("x", ["n"])], [models.tensor("y", ["n"])])
+
+
+def output_of_another_type():
+    proto = models.identity()
+    proto.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    return proto
+
+
+def dangling_input():
+    proto = models.identity()
+    proto.graph.node[0].input[0] = "nobody"
+    return proto
+
+
+@pytest.mark.parametrize(
+    ("proto", "words"),
+    [
+        (one_node("NoSuchOperator"), "NoSuchOperator"),
+        (one_node("Custom", domain="com.example"), "com.example"),
+        (dangling_input(), "nobody"),
+        (output_of_another_type(), "tensor(float)"),
+    ],
+    ids=["unknown operator", "unknown domain", "dangling input", "wrong output type"],
+)
+def test_models_that_onnx_runtime_refuses_are_refused_with_its_reason(tmp_path, proto, words):
+    model = read_onnx_model(models.save(proto, tmp_path / "model.onnx"))
+    with pytest.raises(ModelFileError) as caught:
+        engine_of(model)
+    message = str(caught.value)
+    assert message.startswith(f"ONNX Runtime {onnxruntime.__version__} cannot load {model.path}: ")
+    assert words in message
+    assert caught.value.__cause__ is not None
+
+
+def test_a_file_that_vanished_after_it_was_read_is_refused(model):
+    model.path.unlink()
+    with pytest.raises(ModelFileError, match=r"cannot load .*model\.onnx"):
+        engine_of(model)
+
+
+# ---- options ----
+
+
+def session_options(model, **options):
+    engine = engine_of(model, **options)
+    read_back = engine._session.get_session_options()
+    engine.close()
+    return read_back
+
+
+@pytest.mark.parametrize(
+    ("option", "attribute", "values"),
+    [
+        ("intra_op_threads", "intra_op_num_threads", {0: 0, 1: 1, 3: 3}),
+        ("inter_op_threads", "inter_op_num_threads", {0: 0, 1: 1, 2: 2}),
+        (
+            "graph_optimization_level",
+            "graph_optimization_level",
+            {
+                "disabled": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+                "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+                "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+                "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+            },
+        ),
+        (
+            "execution_mode",
+            "execution_mode",
+            {
+                "sequential": onnxruntime.ExecutionMode.ORT_SEQUENTIAL,
+                "parallel": onnxruntime.ExecutionMode.ORT_PARALLEL,
+            },
+        ),
+        ("memory_arena", "enable_cpu_mem_arena", {True: True, False: False}),
+        ("memory_pattern", "enable_mem_pattern", {True: True, False: False}),
+    ],
+)
+def test_options_reach_the_session(model, option, attribute, values):
+    assert {value: getattr(session_options(model, **{option: value}), attribute) for value in values} == values
+
+
+@pytest.mark.parametrize("key", ["session.intra_op.allow_spinning", "session.inter_op.allow_spinning"])
+@pytest.mark.parametrize(("spinning", "wanted"), [(True, "1"), (False, "0")])
+def test_spinning_reaches_both_thread_pools(model, spinning, wanted, key):
+    assert session_options(model, spinning=spinning).get_session_config_entry(key) == wanted
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"intra_op_threads": 2},
+        {"inter_op_threads": 2, "execution_mode": "parallel"},
+        {"graph_optimization_level": "disabled"},
+        {"memory_arena": False, "memory_pattern": False},
+        {"spinning": True},
+    ],
+    ids=str,
+)
+def test_options_do_not_change_the_answer(model, options):
+    x = np.random.default_rng(0).standard_normal((3, 16)).astype(np.float32)
+    answers = []
+    for chosen in ({}, options):
+        engine = engine_of(model, **chosen)
+        context = engine.create_context(batched=True)
+        answers.append(context.run([{"x": x}]).outputs["y"])
+        context.close()
+        engine.close()
+    np.testing.assert_allclose(*answers, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"intra_op_threads": -1}, "intra_op_threads = -1; it must be at least 0"),
+        ({"inter_op_threads": -2}, "inter_op_threads = -2; it must be at least 0"),
+        (
+            {"graph_optimization_level": "most"},
+            "graph_optimization_level = 'most'; wanted is one of disabled, basic, extended, all",
+        ),
+        ({"execution_mode": ""}, "execution_mode = ''; wanted is one of sequential, parallel"),
+    ],
+)
+def test_options_outside_their_range_are_refused(options, message):
+    with pytest.raises(ConfigError) as caught:
+        OnnxRuntimeOptions(**options)
+    assert str(caught.value) == message
+    assert isinstance(caught.value, EngineError)
+    assert isinstance(caught.value, ValueError)
+
+
+def test_onnx_runtime_is_loaded_late_and_without_telemetry(model):
+    code = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from trtserve_engines import onnxruntime_engine, open_engine\n"
+        "from trtserve_engines.config import OnnxRuntimeOptions\n"
+        "from trtserve_engines.onnx_model import read_onnx_model\n"
+        "os.environ.pop('ORT_DISABLE_TELEMETRY', None)\n"
+        f"model = read_onnx_model(Path({str(model.path)!r}))\n"
+        "print('onnxruntime' in sys.modules)\n"
+        "open_engine.open_engine(model, backend='auto', device='auto', onnxruntime=OnnxRuntimeOptions())\n"
+        "print('onnxruntime' in sys.modules, os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.stdout.split() == ["False", "True", "1"], result.stderr
