@@ -40,7 +40,7 @@ def of_datatype(name: str) -> np.ndarray:
 
 
 def two_outputs() -> onnx.ModelProto:
-    """double = 2 x and count = 3 x."""
+    """two_x = 2 x and three_x = 3 x."""
     nodes = [helper.make_node("Mul", ["x", factor], [factor + "_x"]) for factor in ("two", "three")]
     outputs = [make_models.tensor(name, ["batch", 4]) for name in ("two_x", "three_x")]
     weights = {"two": np.array(2, np.float32), "three": np.array(3, np.float32)}

@@ -220,6 +220,38 @@ def test_a_stream_without_answers_to_wait_for_ends_when_the_server_stops(
     assert "the server is stopping" in caught.value.details()
 
 
+def test_streams_that_begin_while_the_server_stops_do_not_hold_up_the_stop(
+    serve: Serve, connect: Connect, tmp_path: Path
+) -> None:
+    file = make_models.save(make_models.scale(2.0), tmp_path / "double.onnx")
+    server = serve(model=(str(file),))
+    senders: list[Sender] = []
+    begun: SimpleQueue[None] = SimpleQueue()
+
+    def begin_streams(client: Client) -> grpc.RpcError:
+        for _ in range(1000):
+            senders.append(Sender())
+            senders[-1].send(request(1, "double"))
+            streams.append(client.stream(senders[-1]))
+            try:
+                next(streams[-1])
+            except grpc.RpcError as error:
+                return error
+            begun.put(None)
+        raise AssertionError("never refused")
+
+    streams: list[Any] = []
+    with ThreadPoolExecutor(4) as pool:
+        ends = [pool.submit(begin_streams, connect(server)) for _ in range(4)]
+        for _ in range(20):
+            begun.get(timeout=20)
+        assert server.stop(drain_timeout_s=20)
+        codes = {end.result().code() for end in ends}
+    for sender in senders:
+        sender.end()
+    assert codes <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+
+
 def test_a_good_stream_is_the_same_where_errors_are_wanted_as_status(double: Client) -> None:
     stream = double.stream([request(number, "double") for number in range(5)], metadata=[("triton_grpc_error", "true")])
     assert sorted(numbers(stream, 2)) == [0, 1, 2, 3, 4]

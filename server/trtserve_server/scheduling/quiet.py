@@ -2,8 +2,8 @@
 
 Such an instance is not idle while the loop still has messages to take in; what it runs now, the messages wait for.
 Letting a few turns of the loop pass without a new request gathers what is on its way into one batch. Measured with a
-tiny model at 16 concurrent calls, it cuts the number of batches to a third and makes the server 1.5 times as fast; a
-lone request pays for the turns with some microseconds.
+tiny model at 16 concurrent calls, it cuts the number of batches to a third and makes the server 1.5 times as fast. A
+caller who has been alone for a while is not made to wait.
 """
 
 from __future__ import annotations
@@ -14,21 +14,26 @@ QUIET_TURNS = 6
 MAX_TURNS = 32
 """Turns after which the wait ends in any case."""
 
+ALONE = 4
+"""Batches of one request in a row after which a caller counts as alone: nobody else is to be waited for."""
+
 
 class QuietLoop:
     """Counts turns of the loop between the arrival of a request and the cutting of a batch."""
 
-    __slots__ = ("_quiet", "_turns", "_waiting")
+    __slots__ = ("_alone", "_quiet", "_turns", "_waiting")
 
     def __init__(self) -> None:
-        self._turns = self._quiet = self._waiting = 0
+        self._turns = self._quiet = self._waiting = self._alone = 0
 
     def is_quiet(self, waiting: int) -> bool:
         """Called once a turn with the number of waiting requests: whether the batch is to be cut now."""
         self._turns += 1
         self._quiet = self._quiet + 1 if waiting == self._waiting else 0
         self._waiting = waiting
-        if self._quiet < QUIET_TURNS and self._turns < MAX_TURNS:
+        enough = 1 if self._alone >= ALONE and waiting == 1 else QUIET_TURNS
+        if self._quiet < enough and self._turns < MAX_TURNS:
             return False
+        self._alone = self._alone + 1 if waiting == 1 else 0
         self._turns = self._quiet = self._waiting = 0
         return True
