@@ -121,7 +121,7 @@ verb_help() {
 usage: ./build.sh VERB [arguments]
 
   serve [ARGUMENTS]   set up, then start the server; on examples/models unless models are named
-  test [KIND] [...]   set up, then run all tests, or one kind: unit, conformance, integration, interop, gpu
+  test [KIND] [...]   set up, then run all tests, or one kind: unit, conformance, integration, interop
   check               ruff, mypy (strict), import-linter
   format              let ruff fix and format the code
   setup               make .venv with everything that development needs
