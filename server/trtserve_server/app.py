@@ -25,8 +25,6 @@ from trtserve_server.rpc.reflection import ReflectionService
 from trtserve_server.scheduling.reactor import AsyncioReactor
 from trtserve_server.security import server_credentials
 
-_LATE_STREAM_S = 0.1
-
 
 class App:
     """A whole server. Made, started and stopped on one running asyncio loop."""
@@ -78,13 +76,11 @@ class App:
         drained = asyncio.Event()
         self.registry.drain(drained.set)
         self._health.end()
+        self._oip.end_streams()
         self._reflection.end()
         started = time.monotonic()
         # Once only: gRPC crashes where one stop outlives another.
-        stopping = asyncio.ensure_future(self._server.stop(drain_timeout_s))
-        while not stopping.done():
-            self._oip.end_streams()  # again and again, because one that had come in before may begin now
-            await asyncio.wait({stopping}, timeout=_LATE_STREAM_S)
+        await self._server.stop(drain_timeout_s)
         in_time = time.monotonic() < started + drain_timeout_s or drain_timeout_s == 0
         await self.close()
         return in_time and drained.is_set()
