@@ -36,6 +36,12 @@ if TYPE_CHECKING:
         ServerMetadataResponse as ServerMetadataResponse,
         ServerReadyRequest as ServerReadyRequest,
         ServerReadyResponse as ServerReadyResponse,
+        SystemSharedMemoryRegisterRequest as SystemSharedMemoryRegisterRequest,
+        SystemSharedMemoryRegisterResponse as SystemSharedMemoryRegisterResponse,
+        SystemSharedMemoryStatusRequest as SystemSharedMemoryStatusRequest,
+        SystemSharedMemoryStatusResponse as SystemSharedMemoryStatusResponse,
+        SystemSharedMemoryUnregisterRequest as SystemSharedMemoryUnregisterRequest,
+        SystemSharedMemoryUnregisterResponse as SystemSharedMemoryUnregisterResponse,
     )
 else:
 

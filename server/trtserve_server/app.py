@@ -39,7 +39,7 @@ class App:
         self.registry.on_change = self._publish_health
         self._health = HealthService()
         self._reflection = ReflectionService((oip.SERVICE, health.SERVICE))
-        self._oip = OipService(self.registry, lambda: self.ready, config.stream_window)
+        self._oip = OipService(self.registry, lambda: self.ready, config)
         self._serving = False
         self._metrics: MetricsServer | None = None
         self.grpc_port = 0

@@ -87,6 +87,12 @@ class ServerConfig:
     )
     max_message_bytes: int = option(MAX_MESSAGE_BYTES, "largest message taken or sent, in bytes")
     stream_window: int = option(64, "requests in flight on one stream; more are not read until answers are taken")
+    allow_client_shared_memory: bool = option(
+        False, "let clients on this machine register shared memory that tensors are read from and written to"
+    )
+    client_shared_memory_prefix: str = option(
+        "", "what the keys of system shared memory must begin with; empty = any key"
+    )
     load_threads: int = option(2, "models loaded at the same time")
     strict_readiness: bool = option(False, "ready only when every model is; otherwise a failed model leaves it ready")
     drain_timeout_s: float = option(30.0, "seconds that requests in flight get to finish at shutdown")

@@ -11,26 +11,37 @@ import numpy as np
 from trtserve_protos import dtypes, wire
 from trtserve_protos.errors import ProtocolError
 from trtserve_protos.tensors import array_from_contents, array_from_raw, fill_contents, has_contents, raw_from_array
+from trtserve_server.config import MAX_MESSAGE_BYTES
 from trtserve_server.errors import InvalidRequest, NotSupported
 from trtserve_server.models.registry import Registry
 from trtserve_server.models.served_model import ServedModel
 from trtserve_server.request import Complete, InferRequest, InferResponse
 from trtserve_server.rpc.classification import classify
 from trtserve_server.rpc.infer_plan import InferPlan, PlannedInput, PlannedOutput, Raw, response_header
+from trtserve_server.rpc.parameters import value_of, whole_number
+from trtserve_server.rpc.shared_plan import SharedPlan
+from trtserve_server.rpc.shared_tensors import shared_input, windows_of
+from trtserve_server.shared_memory.regions import Regions, Window
 
 if TYPE_CHECKING:
     from trtserve_protos.oip import InferParameter, ModelInferRequest
 
 _MAX_PLANS = 1024
 _MAX_HEADER_BYTES = 4096
-_LARGEST = 2**63 - 1
 
 
 class InferCodec:
-    """Decodes requests for the models of `registry`, with a plan per distinct header."""
+    """Decodes requests for the models of `registry`, with a plan per distinct header.
 
-    def __init__(self, registry: Registry) -> None:
+    `regions` is None where clients may not share memory; a tensor there may have `max_tensor_bytes`.
+    """
+
+    def __init__(
+        self, registry: Registry, regions: Regions | None = None, max_tensor_bytes: int = MAX_MESSAGE_BYTES
+    ) -> None:
         self._registry = registry
+        self._regions = regions
+        self._max_tensor_bytes = max_tensor_bytes
         self._plans: dict[bytes, InferPlan] = {}
         self._generation = registry.generation
 
@@ -44,8 +55,8 @@ class InferCodec:
         if self._generation != self._registry.generation:
             self._plans.clear()
             self._generation = self._registry.generation
-        plan = self._plans.get(parts.header) if parts.raw else None
-        if plan is None:
+        plan = self._plans.get(parts.header) if len(parts.header) <= _MAX_HEADER_BYTES else None
+        if plan is None or not (parts.raw or plan.sources):
             plan, arrays = self._make_plan(parts)
         else:
             arrays = plan.arrays(parts.raw)
@@ -59,28 +70,38 @@ class InferCodec:
         header = response_header(plan.model, arrays)
         header.id = request_id
         if plan.raw_form or not all(has_contents(dtypes.from_numpy(array.dtype)) for array in arrays.values()):
-            raw = [raw_from_array(array) for array in arrays.values()]
+            raw = plan.placed(header, [raw_from_array(array) for array in arrays.values()])
             return wire.join(header.SerializeToString(), wire.RESPONSE_RAW_FIELD, raw)
         for output, array in zip(header.outputs, arrays.values(), strict=True):
             fill_contents(output.contents, array)
         return [header.SerializeToString()]
 
+    def forget_plans(self) -> None:
+        """Drops what was worked out: the regions have changed."""
+        self._plans.clear()
+
     def _make_plan(self, parts: wire.Parts) -> tuple[InferPlan, dict[str, np.ndarray]]:
         message = wire.parse_infer_request(parts.header)
         model = self._registry.find(message.model_name, message.model_version)
-        arrays = _inputs(message, parts.raw)
+        sources = windows_of(message.inputs, self._regions, "inputs")
+        targets = windows_of(message.outputs, self._regions, "outputs")
+        arrays = _inputs(message, parts.raw, sources, self._max_tensor_bytes)
         priority, timeout_s = _scheduling(message, model)
-        plan = InferPlan(
+        kind = SharedPlan if sources or targets else InferPlan
+        plan = kind(
             model,
             [_planned_input(tensor) for tensor in message.inputs],
             _outputs(message, model),
-            raw_form=bool(parts.raw),
+            raw_form=bool(parts.raw or sources or targets),
             priority=priority,
             timeout_s=timeout_s,
         )
+        if isinstance(plan, SharedPlan):
+            plan.share(sources, targets, self._max_tensor_bytes)
         plan.rows, plan.batch_key = model.check(arrays)
         strings = any(array.dtype.kind == "O" for array in arrays.values())  # their content is checked every time
-        if parts.raw and not strings and len(parts.header) <= _MAX_HEADER_BYTES:
+        typed = any(tensor.HasField("contents") for tensor in message.inputs)
+        if plan.raw_form and not (strings or typed) and len(parts.header) <= _MAX_HEADER_BYTES:
             if len(self._plans) >= _MAX_PLANS:
                 self._plans.clear()
             self._plans[parts.header] = plan
@@ -95,18 +116,26 @@ def _planned_input(tensor: Any) -> PlannedInput:
     return PlannedInput(tensor.name, datatype, shape, size)
 
 
-def _inputs(message: ModelInferRequest, raw: Sequence[Raw]) -> dict[str, np.ndarray]:
+def _inputs(
+    message: ModelInferRequest, raw: Sequence[Raw], sources: Mapping[str, Window], max_tensor_bytes: int
+) -> dict[str, np.ndarray]:
+    """The inputs by name; raw tensors belong to those that have no source in shared memory, in their order."""
     tensors = message.inputs
-    if raw and len(raw) != len(tensors):
+    wanted = len(tensors) - len(sources)
+    if raw and len(raw) != wanted:
         raise InvalidRequest(
-            f"raw_input_contents holds {len(raw)} entries for {len(tensors)} inputs; wanted is one per input, or none"
+            f"raw_input_contents holds {len(raw)} entries for {wanted} inputs; wanted is one per input, or none"
         )
+    entries = iter(raw)
     inputs: dict[str, np.ndarray] = {}
     for index, tensor in enumerate(tensors):
         if tensor.name in inputs:
             raise InvalidRequest(f"inputs[{index}]: input {tensor.name!r} is given twice")
         try:
-            inputs[tensor.name] = _array(tensor, raw[index] if raw else None)
+            if window := sources.get(tensor.name):
+                inputs[tensor.name] = _shared_array(tensor, window, max_tensor_bytes)
+            else:
+                inputs[tensor.name] = _array(tensor, next(entries) if raw else None)
         except ProtocolError as error:
             raise InvalidRequest(f"inputs[{index}] {tensor.name!r}: {error}") from None
     return inputs
@@ -114,8 +143,6 @@ def _inputs(message: ModelInferRequest, raw: Sequence[Raw]) -> dict[str, np.ndar
 
 def _array(tensor: Any, raw: Raw | None) -> np.ndarray:
     datatype = dtypes.from_name(tensor.datatype)
-    if "shared_memory_region" in tensor.parameters:
-        raise NotSupported("shared memory is not offered by this version of trtserve; send the tensor in the message")
     if raw is None:
         return array_from_contents(tensor.contents, datatype, tuple(tensor.shape))
     if tensor.HasField("contents"):
@@ -123,6 +150,13 @@ def _array(tensor: Any, raw: Raw | None) -> np.ndarray:
             f"input {tensor.name!r} has contents beside raw_input_contents; wanted is one form for all inputs"
         )
     return array_from_raw(raw, datatype, tuple(tensor.shape))
+
+
+def _shared_array(tensor: Any, window: Window, max_tensor_bytes: int) -> Any:
+    if tensor.HasField("contents"):
+        raise InvalidRequest(f"input {tensor.name!r} has contents beside shared memory; wanted is one of them")
+    datatype = dtypes.from_name(tensor.datatype)
+    return shared_input(tensor.name, window, datatype, tuple(tensor.shape), max_tensor_bytes)
 
 
 def _outputs(message: ModelInferRequest, model: ServedModel) -> list[PlannedOutput]:
@@ -135,13 +169,9 @@ def _outputs(message: ModelInferRequest, model: ServedModel) -> list[PlannedOutp
             raise InvalidRequest(f"{where}: model {model.name!r} has no output {output.name!r}; it has {names}")
         if output.name in outputs:
             raise InvalidRequest(f"{where}: output {output.name!r} is asked for twice")
-        if "shared_memory_region" in output.parameters:
-            raise NotSupported(
-                "shared memory is not offered by this version of trtserve; take the tensor in the message"
-            )
         classes = 0
         if "classification" in output.parameters:
-            classes = _whole_number(output.parameters, "classification")
+            classes = whole_number(output.parameters, "classification")
             if classes == 0:
                 raise InvalidRequest(f"{where}: classification = 0; wanted is the number of classes, 1 or more")
         outputs[output.name] = PlannedOutput(output.name, classes)
@@ -166,8 +196,8 @@ def _scheduling(message: ModelInferRequest, model: ServedModel) -> tuple[int, fl
     parameters = message.parameters
     if _is_sequence(parameters):
         raise NotSupported(f"model {model.name!r} keeps no state between requests; leave the sequence parameters out")
-    timeout_us = _whole_number(parameters, "timeout") if "timeout" in parameters else 0
-    priority = _whole_number(parameters, "priority") if "priority" in parameters else 0
+    timeout_us = whole_number(parameters, "timeout") if "timeout" in parameters else 0
+    priority = whole_number(parameters, "priority") if "priority" in parameters else 0
     return priority or 1, timeout_us / 1e6 if timeout_us else math.inf
 
 
@@ -175,20 +205,4 @@ def _is_sequence(parameters: Mapping[str, InferParameter]) -> bool:
     # A sequence id of 0 or "" means "no sequence"; some clients always send it.
     if any(parameters[key].bool_param for key in ("sequence_start", "sequence_end") if key in parameters):
         return True
-    return "sequence_id" in parameters and _value(parameters["sequence_id"]) not in (0, "")
-
-
-def _whole_number(parameters: Mapping[str, InferParameter], key: str) -> int:
-    value = _value(parameters[key])
-    if isinstance(value, str) and value.isdecimal() and len(value) <= len(str(_LARGEST)):
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LARGEST:
-        raise InvalidRequest(
-            f"parameter {key!r} is {repr(value)[:40]}; wanted is a whole number of 0 or more, at most {_LARGEST}"
-        )
-    return value
-
-
-def _value(parameter: InferParameter) -> bool | int | str | float | None:
-    kind = parameter.WhichOneof("parameter_choice")
-    return None if kind is None else getattr(parameter, kind)
+    return "sequence_id" in parameters and value_of(parameters["sequence_id"]) not in (0, "")

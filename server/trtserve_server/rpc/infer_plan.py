@@ -19,6 +19,7 @@ from trtserve_protos.tensors import array_from_raw, raw_from_array
 from trtserve_server.errors import InvalidRequest
 from trtserve_server.models.served_model import ServedModel
 from trtserve_server.request import BatchKey, Complete, InferRequest, InferResponse
+from trtserve_server.shared_memory.regions import Window
 
 if TYPE_CHECKING:
     from trtserve_protos.oip import ModelInferResponse
@@ -46,6 +47,9 @@ class PlannedOutput(NamedTuple):
 
 class InferPlan:
     """All that requests with the same header have in common."""
+
+    sources: Mapping[str, Window] = {}
+    """Inputs that lie in shared memory; see SharedPlan."""
 
     __slots__ = ("_heads", "batch_key", "inputs", "model", "outputs", "priority", "raw_form", "rows", "timeout_s")
 
@@ -81,7 +85,7 @@ class InferPlan:
             if len(data) == size:
                 arrays[name] = np.frombuffer(data, datatype.numpy).reshape(shape)
             else:
-                arrays[name] = _checked_array(name, data, datatype, shape)
+                arrays[name] = checked_array(name, data, datatype, shape)
         return arrays
 
     def request(
@@ -113,6 +117,10 @@ class InferPlan:
                 pieces += wire.join(b"", wire.RESPONSE_RAW_FIELD, [raw])
         return pieces
 
+    def placed(self, header: ModelInferResponse, raw: list[Raw]) -> list[Raw]:
+        """What of the outputs travels in the message: everything."""
+        return raw
+
     def _remember_heads(self, shapes: tuple[tuple[int, ...], ...], outputs: Mapping[str, np.ndarray]) -> list[bytes]:
         """The header for outputs of these shapes, and what stands before each tensor; "" where its size may differ."""
         heads = [response_header(self.model, outputs).SerializeToString()]
@@ -133,7 +141,8 @@ def response_header(model: ServedModel, arrays: Mapping[str, np.ndarray]) -> Mod
     return header
 
 
-def _checked_array(name: str, data: Raw, datatype: DataType, shape: tuple[int, ...]) -> np.ndarray:
+def checked_array(name: str, data: Raw, datatype: DataType, shape: tuple[int, ...]) -> np.ndarray:
+    """An input over its raw form. Raises InvalidRequest that names it."""
     try:
         return array_from_raw(data, datatype, shape)
     except ProtocolError as error:

@@ -12,13 +12,16 @@ import grpc
 
 from trtserve_protos import oip, wire
 from trtserve_server import __version__
+from trtserve_server.config import ServerConfig
 from trtserve_server.errors import RequestError, ServerStopping
 from trtserve_server.models.registry import Registry, State
 from trtserve_server.request import Outcome
 from trtserve_server.rpc import describe
 from trtserve_server.rpc.handlers import Context, generic_handler
 from trtserve_server.rpc.infer_codec import InferCodec
+from trtserve_server.rpc.shared_memory import shared_memory_calls
 from trtserve_server.rpc.stream import InferStream
+from trtserve_server.shared_memory.regions import Regions
 
 if TYPE_CHECKING:
     from trtserve_protos.oip import (
@@ -41,17 +44,20 @@ if TYPE_CHECKING:
     )
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "parameters", "statistics")
-"""Triton's names of what is implemented here; nothing that is not."""
+"""Triton's names of what is always offered; nothing that is not."""
 
 
 class OipService:
     """The calls of inference.GRPCInferenceService. `is_ready` says whether the server as a whole serves."""
 
-    def __init__(self, registry: Registry, is_ready: Callable[[], bool], stream_window: int) -> None:
+    def __init__(self, registry: Registry, is_ready: Callable[[], bool], config: ServerConfig) -> None:
+        regions = Regions() if config.allow_client_shared_memory else None
         self._registry = registry
-        self._codec = InferCodec(registry)
+        self._codec = InferCodec(registry, regions, config.max_message_bytes)
+        self._shared_memory = shared_memory_calls(regions, config.client_shared_memory_prefix, self._codec.forget_plans)
+        self._extensions = EXTENSIONS if regions is None else tuple(sorted((*EXTENSIONS, "system_shared_memory")))
         self._is_ready = is_ready
-        self._stream_window = stream_window
+        self._stream_window = config.stream_window
         self._streams: set[InferStream] = set()
         self._streams_ended = False
 
@@ -71,6 +77,7 @@ class OipService:
                 "ModelConfig": self.model_config,
                 "ModelStatistics": self.model_statistics,
                 "RepositoryIndex": self.repository_index,
+                **self._shared_memory,
             },
         )
 
@@ -121,7 +128,7 @@ class OipService:
 
     async def server_metadata(self, request: ServerMetadataRequest, context: Context) -> ServerMetadataResponse:
         """Name, version and what is implemented beyond the core protocol."""
-        return oip.ServerMetadataResponse(name="trtserve", version=__version__, extensions=EXTENSIONS)
+        return oip.ServerMetadataResponse(name="trtserve", version=__version__, extensions=self._extensions)
 
     async def model_metadata(self, request: ModelMetadataRequest, context: Context) -> ModelMetadataResponse:
         """What a model takes and gives. Raises ModelNotFound or ModelNotReady."""
