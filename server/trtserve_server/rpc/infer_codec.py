@@ -17,7 +17,7 @@ from trtserve_server.models.registry import Registry
 from trtserve_server.models.served_model import ServedModel
 from trtserve_server.request import Complete, InferRequest, InferResponse
 from trtserve_server.rpc.classification import classify
-from trtserve_server.rpc.infer_plan import InferPlan, PlannedInput, PlannedOutput, Raw, response_header
+from trtserve_server.rpc.infer_plan import InferPlan, PlannedInput, PlannedOutput, Raw
 from trtserve_server.rpc.parameters import value_of, whole_number
 from trtserve_server.rpc.shared_plan import SharedPlan
 from trtserve_server.rpc.shared_tensors import shared_input, windows_of
@@ -64,10 +64,10 @@ class InferCodec:
 
     def encode(self, plan: InferPlan, response: InferResponse, request_id: str) -> list[Any]:
         """The pieces of the response message."""
-        if plan.raw_form and not plan.outputs:
+        if plan.plain:
             return plan.raw_response(response, request_id)
         arrays = _requested(plan, response)
-        header = response_header(plan.model, arrays)
+        header = plan.header(arrays)
         header.id = request_id
         if plan.raw_form or not all(has_contents(dtypes.from_numpy(array.dtype)) for array in arrays.values()):
             raw = plan.placed(header, [raw_from_array(array) for array in arrays.values()])

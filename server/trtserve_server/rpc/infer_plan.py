@@ -51,7 +51,18 @@ class InferPlan:
     sources: Mapping[str, Window] = {}
     """Inputs that lie in shared memory; see SharedPlan."""
 
-    __slots__ = ("_heads", "batch_key", "inputs", "model", "outputs", "priority", "raw_form", "rows", "timeout_s")
+    __slots__ = (
+        "_heads",
+        "batch_key",
+        "inputs",
+        "model",
+        "outputs",
+        "plain",
+        "priority",
+        "raw_form",
+        "rows",
+        "timeout_s",
+    )
 
     def __init__(
         self,
@@ -67,6 +78,8 @@ class InferPlan:
         self.inputs = inputs
         self.outputs = outputs
         self.raw_form = raw_form
+        # An answer that is outputs as they are needs nothing but a known head before each.
+        self.plain = raw_form and not any(classes for _, classes in outputs)
         self.priority = priority
         self.timeout_s = timeout_s
         self.rows = 1
@@ -99,8 +112,10 @@ class InferPlan:
         return request
 
     def raw_response(self, response: InferResponse, request_id: str) -> list[Raw | np.ndarray]:
-        """The pieces of the response message when every output is asked for as it is, in raw form."""
+        """The pieces of the response message when outputs are asked for as they are, in raw form."""
         outputs = response.outputs
+        if self.outputs:
+            outputs = {name: outputs[name] for name, _ in self.outputs}
         shapes = tuple([array.shape for array in outputs.values()])
         heads = self._heads.get(shapes)
         if heads is None:
@@ -117,13 +132,20 @@ class InferPlan:
                 pieces += wire.join(b"", wire.RESPONSE_RAW_FIELD, [raw])
         return pieces
 
+    def header(self, arrays: Mapping[str, np.ndarray]) -> ModelInferResponse:
+        """A response with the names, datatypes and shapes of `arrays`, without their content."""
+        header = oip.ModelInferResponse(model_name=self.model.name, model_version=self.model.version)
+        for name, array in arrays.items():
+            header.outputs.add(name=name, datatype=dtypes.from_numpy(array.dtype).name, shape=array.shape)
+        return header
+
     def placed(self, header: ModelInferResponse, raw: list[Raw]) -> list[Raw]:
         """What of the outputs travels in the message: everything."""
         return raw
 
     def _remember_heads(self, shapes: tuple[tuple[int, ...], ...], outputs: Mapping[str, np.ndarray]) -> list[bytes]:
         """The header for outputs of these shapes, and what stands before each tensor; "" where its size may differ."""
-        heads = [response_header(self.model, outputs).SerializeToString()]
+        heads = [self.header(outputs).SerializeToString()]
         for array in outputs.values():
             fixed = dtypes.from_numpy(array.dtype).item_size
             heads.append(wire.entry_head(wire.RESPONSE_RAW_FIELD, array.size * fixed) if fixed else b"")
@@ -131,14 +153,6 @@ class InferPlan:
             self._heads.clear()
         self._heads[shapes] = heads
         return heads
-
-
-def response_header(model: ServedModel, arrays: Mapping[str, np.ndarray]) -> ModelInferResponse:
-    """A response with the names, datatypes and shapes of `arrays`, without their content."""
-    header = oip.ModelInferResponse(model_name=model.name, model_version=model.version)
-    for name, array in arrays.items():
-        header.outputs.add(name=name, datatype=dtypes.from_numpy(array.dtype).name, shape=array.shape)
-    return header
 
 
 def checked_array(name: str, data: Raw, datatype: DataType, shape: tuple[int, ...]) -> np.ndarray:

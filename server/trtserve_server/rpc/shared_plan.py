@@ -6,8 +6,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from trtserve_protos import wire
+from trtserve_protos.tensors import raw_from_array
 from trtserve_server.errors import InvalidRequest
-from trtserve_server.request import Complete, InferRequest, Outcome
+from trtserve_server.request import Complete, InferRequest, InferResponse, Outcome
 from trtserve_server.rpc.infer_plan import InferPlan, Raw, checked_array
 from trtserve_server.rpc.shared_tensors import OFFSET, REGION, SIZE, shared_input
 from trtserve_server.shared_memory.regions import Window
@@ -15,6 +19,11 @@ from trtserve_server.shared_memory.tensor import SharedTensor
 
 if TYPE_CHECKING:
     from trtserve_protos.oip import ModelInferResponse
+
+_MAX_HEADERS = 64
+
+Layout = tuple[tuple[tuple[int, ...], int], ...]
+"""Shape and size of each output: what the header of a response depends on."""
 
 
 class SharedPlan(InferPlan):
@@ -24,7 +33,7 @@ class SharedPlan(InferPlan):
     response: that is how clients count them.
     """
 
-    __slots__ = ("most_bytes", "sources", "targets")
+    __slots__ = ("_headers", "most_bytes", "sources", "targets")
 
     sources: Mapping[str, Window]
     targets: Mapping[str, Window]
@@ -35,6 +44,7 @@ class SharedPlan(InferPlan):
         self.sources = sources
         self.targets = targets
         self.most_bytes = most_bytes
+        self._headers: dict[Layout, bytes] = {}
 
     def arrays(self, raw: Sequence[Raw]) -> dict[str, Any]:
         """See InferPlan; an input in shared memory is there as what stands in for its array."""
@@ -63,21 +73,48 @@ class SharedPlan(InferPlan):
             complete = partial(_complete, tensors, complete)
         return super().request(arrays, complete, now, time_left_s)
 
+    def raw_response(self, response: InferResponse, request_id: str) -> list[Raw | np.ndarray]:
+        """See InferPlan."""
+        if not self.targets:
+            return super().raw_response(response, request_id)
+        arrays = {name: response.outputs[name] for name, _ in self.outputs}
+        raw = [raw_from_array(array) for array in arrays.values()]
+        layout = tuple([(array.shape, len(data)) for array, data in zip(arrays.values(), raw, strict=True)])
+        header = self._headers.get(layout)
+        if header is None:
+            message = self.header(arrays)
+            left = self.placed(message, raw)
+            header = self._remember_header(layout, message.SerializeToString())
+        else:
+            left = self._written(raw)
+        head = header + wire.id_entry(request_id) if request_id else header
+        return [*wire.join(head, wire.RESPONSE_RAW_FIELD, left)]
+
     def placed(self, header: ModelInferResponse, raw: list[Raw]) -> list[Raw]:
-        """Writes outputs to their windows and says so in `header`; what stays raw. Raises InvalidRequest."""
-        left: list[Raw] = []
+        """Writes outputs to their windows and says so in `header`; gives what stays raw. Raises InvalidRequest."""
         for output, data in zip(header.outputs, raw, strict=True):
-            window = self.targets.get(output.name)
-            if window is None:
+            if window := self.targets.get(output.name):
+                output.parameters[REGION].string_param = window.region.name
+                output.parameters[SIZE].int64_param = len(data)
+                if window.offset:
+                    output.parameters[OFFSET].int64_param = window.offset
+        return self._written(raw)
+
+    def _written(self, raw: list[Raw]) -> list[Raw]:
+        left: list[Raw] = []
+        for (name, _), data in zip(self.outputs, raw, strict=True):
+            if window := self.targets.get(name):
+                window.write(data)
+                left.append(b"")
+            else:
                 left.append(data)
-                continue
-            window.write(data)
-            output.parameters[REGION].string_param = window.region.name
-            output.parameters[SIZE].int64_param = memoryview(data).nbytes
-            if window.offset:
-                output.parameters[OFFSET].int64_param = window.offset
-            left.append(b"")
         return left
+
+    def _remember_header(self, layout: Layout, header: bytes) -> bytes:
+        if len(self._headers) >= _MAX_HEADERS:
+            self._headers.clear()
+        self._headers[layout] = header
+        return header
 
 
 def _complete(tensors: Sequence[SharedTensor], complete: Complete, outcome: Outcome) -> None:
