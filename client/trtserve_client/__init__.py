@@ -28,8 +28,9 @@ from trtserve_client.errors import (
     UnknownError,
     error_from_status,
 )
-from trtserve_client.metadata import ModelIndex, ModelMetadata, ServerMetadata, TensorMetadata
+from trtserve_client.metadata import ModelIndex, ModelMetadata, ServerMetadata, SharedMemoryStatus, TensorMetadata
 from trtserve_client.result import Result
+from trtserve_client.shared_memory import SharedMemory, SharedRoom, SharedTensor
 
 __all__ = [
     "AlreadyExists",
@@ -53,6 +54,10 @@ __all__ = [
     "Result",
     "ServerError",
     "ServerMetadata",
+    "SharedMemory",
+    "SharedMemoryStatus",
+    "SharedRoom",
+    "SharedTensor",
     "StreamError",
     "TensorMetadata",
     "TlsOptions",

@@ -10,7 +10,6 @@ from typing import Any, Literal, TypeVar, overload
 
 import grpc
 import grpc.aio
-import numpy as np
 
 from trtserve_client import operations
 from trtserve_client.aio_answers import Answers
@@ -18,12 +17,13 @@ from trtserve_client.aio_requests import Requests, StreamInputs, elements_of, ta
 from trtserve_client.channel import STREAM_PATH, UNARY_PATHS, ChannelOptions, TlsOptions
 from trtserve_client.endpoint import CallMetadata, Endpoint, deadline_after, seconds_until
 from trtserve_client.errors import ClientError, InputError, StreamError
-from trtserve_client.inputs import Inputs, arrays_from_inputs, fit_inputs
+from trtserve_client.inputs import Inputs, Tensor, arrays_from_inputs, fit_inputs
 from trtserve_client.ledger import StreamInput, StreamLedger
-from trtserve_client.messages import Outputs, Parameters, infer_request
-from trtserve_client.metadata import ModelIndex, ModelMetadata, ServerMetadata
+from trtserve_client.messages import Outputs, Parameters, stream_request
+from trtserve_client.metadata import ModelIndex, ModelMetadata, ServerMetadata, SharedMemoryStatus
 from trtserve_client.operations import Operation
 from trtserve_client.result import Result
+from trtserve_client.shared_memory import SharedMemory
 from trtserve_protos import oip
 
 T = TypeVar("T")
@@ -143,7 +143,7 @@ class Client:
         async def encode(element: StreamInput) -> bytes:
             wire_id, inputs = ledger.enter(element)
             arrays = await self._arrays(model, version, inputs, check=check, deadline=None, metadata=metadata)
-            return infer_request(model, arrays, version=version, outputs=outputs, id=wire_id, parameters=parameters)
+            return stream_request(model, arrays, version=version, outputs=outputs, id=wire_id, parameters=parameters)
 
         self._endpoint.check_usable()
         requests = Requests(elements_of(inputs_iterable), encode, ledger, in_flight)
@@ -206,6 +206,27 @@ class Client:
         """The status of `service` by the standard health service: SERVING, NOT_SERVING or UNKNOWN; "" = the server."""
         return await self._run(operations.health(service), timeout_s, metadata)
 
+    async def register_shared_memory(
+        self, memory: SharedMemory, *, timeout_s: float | None = None, metadata: CallMetadata | None = None
+    ) -> None:
+        """Lets the server, on this machine, read inputs from the memory and write outputs to it.
+
+        Then memory.tensor(...) and memory.put(...) can be given as inputs, and memory.room(...) as an output.
+        """
+        return await self._run(operations.register_shared_memory(memory), timeout_s, metadata)
+
+    async def unregister_shared_memory(
+        self, memory: SharedMemory, *, timeout_s: float | None = None, metadata: CallMetadata | None = None
+    ) -> None:
+        """Makes the server forget the memory; requests under way keep it."""
+        return await self._run(operations.unregister_shared_memory(memory), timeout_s, metadata)
+
+    async def shared_memory_status(
+        self, *, timeout_s: float | None = None, metadata: CallMetadata | None = None
+    ) -> list[SharedMemoryStatus]:
+        """The system shared memory that is registered, by whomever."""
+        return await self._run(operations.shared_memory_status(), timeout_s, metadata)
+
     async def close(self) -> None:
         """Ends the connection and the calls that run on it. May be called twice, and does nothing in a fork."""
         if self._endpoint.in_own_process and not self._endpoint.closed:
@@ -242,7 +263,7 @@ class Client:
         check: bool,
         deadline: float | None,
         metadata: CallMetadata | None,
-    ) -> dict[str, np.ndarray]:
+    ) -> dict[str, Tensor]:
         if not check:
             return arrays_from_inputs(inputs)
         if (known := self._endpoint.known.get((model, version))) is not None:
