@@ -54,6 +54,7 @@ class ModelConfig:
     outputs: tuple[TensorConfig, ...] = option((), "what is said of outputs")
     instances: int = option(0, "batches that may run at the same time; 0 = the server's number")
     warmup_runs: int = option(1, "runs with made-up data per instance before the model is ready")
+    response_cache: bool = option(False, "answer what was asked before from the server's response cache")
     batching: BatchConfig = field(default_factory=BatchConfig)
     onnxruntime: OnnxRuntimeOptions = field(default_factory=OnnxRuntimeOptions)
 
@@ -93,6 +94,9 @@ class ServerConfig:
     client_shared_memory_prefix: str = option(
         "", "what the keys of system shared memory must begin with; empty = any key"
     )
+    response_cache_bytes: int = option(
+        64 << 20, "answers kept for models whose configuration has response_cache = true, in bytes; 0 = none"
+    )
     load_threads: int = option(2, "models loaded at the same time")
     strict_readiness: bool = option(False, "ready only when every model is; otherwise a failed model leaves it ready")
     drain_timeout_s: float = option(30.0, "seconds that requests in flight get to finish at shutdown")
@@ -108,7 +112,7 @@ class ServerConfig:
         check_choices(self)
         check_at_least(self, 1, "default_max_batch_size", "instances", "stream_window", "load_threads")
         check_at_least(self, 1, "max_message_bytes")
-        check_at_least(self, 0, "drain_timeout_s", "inline_run_limit_us")
+        check_at_least(self, 0, "drain_timeout_s", "inline_run_limit_us", "response_cache_bytes")
         if self.max_message_bytes > MAX_MESSAGE_BYTES:
             raise ConfigError(f"max_message_bytes = {self.max_message_bytes}; gRPC ends at {MAX_MESSAGE_BYTES}")
         _check_device(self.device)

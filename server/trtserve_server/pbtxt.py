@@ -47,6 +47,7 @@ _HONOURED = frozenset(
         "dynamic_batching.max_queue_delay_microseconds",
         "dynamic_batching.default_queue_policy.max_queue_size",
         "model_warmup.count",
+        "response_cache.enable",
     ]
 )
 """Paths of the fields that have an effect; a field that holds others counts where all of these do."""
@@ -97,6 +98,8 @@ def values_from_message(message: ModelConfigMessage, source: str) -> dict[str, A
         values["instances"] = sum(group.count or 1 for group in message.instance_group)
     if message.HasField("dynamic_batching"):
         values["batching"] = _batching(message)
+    if message.HasField("response_cache"):
+        values["response_cache"] = message.response_cache.enable
     if message.model_warmup:
         values["warmup_runs"] = sum(warmup.count or 1 for warmup in message.model_warmup)
     return values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,11 +45,13 @@ class InferRequest:
 
     `complete` is called exactly once, on the scheduling thread, with the answer. `deadline` is on the monotonic
     clock, infinity where there is none. `priority` is 1 for the highest; 0 has been replaced by the default before.
+    `cached_outputs` names the outputs that an answer from the cache must have, () = all; None goes past the cache.
     """
 
     __slots__ = (
         "arrived",
         "batch_key",
+        "cached_outputs",
         "complete",
         "deadline",
         "done",
@@ -75,6 +77,7 @@ class InferRequest:
         self.priority = priority
         self.rows = 1
         self.batch_key: BatchKey = ()
+        self.cached_outputs: Sequence[str] | None = ()
         self.running = False
         self.done = False
 

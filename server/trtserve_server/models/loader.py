@@ -52,6 +52,8 @@ def load_model(source: ModelVersion, server: ServerConfig) -> LoadedModel:
     if source.problem:
         raise ModelFileError(source.problem)
     config = source.config
+    if config.response_cache and not server.response_cache_bytes:
+        log.warning("%s: response_cache = true has no effect, as the server's response_cache_bytes is 0", source.name)
     model = read_onnx_model(source.path)
     _check_types(model)
     engine = open_engine(model, backend=server.backend, device=server.device, onnxruntime=config.onnxruntime)

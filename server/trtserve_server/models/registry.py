@@ -15,6 +15,7 @@ from trtserve_server.config import ServerConfig
 from trtserve_server.errors import ModelNotFound, ModelNotReady, ServerStopping
 from trtserve_server.models.loader import LoadedModel, load_model
 from trtserve_server.models.repository import ModelVersion
+from trtserve_server.models.response_cache import ResponseCache
 from trtserve_server.models.served_model import ServedModel
 from trtserve_server.options import nearest
 from trtserve_server.scheduling.reactor import Reactor
@@ -58,6 +59,7 @@ class Registry:
         self._config = config
         self._reactor = reactor
         self._executor = executor
+        self._cache = ResponseCache(config.response_cache_bytes) if config.response_cache_bytes else None
         self._entries: dict[str, dict[str, Entry]] = {}
         self._serving: dict[tuple[str, str], ServedModel] = {}
         self._loading = 0
@@ -153,7 +155,7 @@ class Registry:
         if isinstance(loaded, Exception):
             self._finish_loading(entry, loaded)
             return
-        entry.model = ServedModel(loaded, self._reactor)
+        entry.model = ServedModel(loaded, self._reactor, self._cache)
         entry.model.start(lambda error: self._finish_loading(entry, error))
 
     def _finish_loading(self, entry: Entry, error: Exception | None) -> None:

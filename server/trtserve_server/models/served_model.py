@@ -13,6 +13,7 @@ from trtserve_server.config import ModelConfig
 from trtserve_server.errors import InvalidRequest, RequestError
 from trtserve_server.models.instance_group import InstanceGroup, Ready
 from trtserve_server.models.loader import LoadedModel
+from trtserve_server.models.response_cache import ModelCache, ResponseCache
 from trtserve_server.request import BatchKey, InferRequest
 from trtserve_server.scheduling.batcher import Batcher
 from trtserve_server.scheduling.policy import BatchPolicy
@@ -23,13 +24,17 @@ from trtserve_server.statistics import ModelStatistics
 class ServedModel:
     """One version of one model. All methods belong to the scheduling thread, but `close`."""
 
-    def __init__(self, loaded: LoadedModel, reactor: Reactor) -> None:
+    def __init__(self, loaded: LoadedModel, reactor: Reactor, cache: ResponseCache | None = None) -> None:
         self._loaded = loaded
         self._engine = loaded.engine
         self.name = loaded.source.name
         self.version = loaded.source.version
         self.signature: Signature = loaded.engine.signature
         self.statistics = ModelStatistics()
+        self._now = reactor.now
+        self._cache: ModelCache | None = None
+        if cache is not None and self.config.response_cache:
+            self._cache = ModelCache(cache, self.statistics)
         self._one_key = all(DYNAMIC not in spec.shape[1:] for spec in self.signature.inputs)
         batching = self.config.batching
         policy = BatchPolicy(
@@ -108,6 +113,8 @@ class ServedModel:
 
     def submit(self, request: InferRequest) -> None:
         """Takes a request whose inputs have been checked."""
+        if self._cache is not None and self._cache.answer(request, self._now()):
+            return
         self.batcher.submit((request,))
 
     def cancel(self, request: InferRequest) -> None:
@@ -125,6 +132,8 @@ class ServedModel:
     def stop(self) -> None:
         """Ends the instances after what they run now."""
         self._instances.stop()
+        if self._cache is not None:
+            self._cache.close()
 
     def close(self, timeout_s: float) -> bool:
         """Waits for the instances' end and frees the engine; False where one still runs. From any thread, blocking."""

@@ -60,6 +60,7 @@ def model_config(model: ServedModel) -> ModelConfig:
         config.dynamic_batching.preferred_batch_size.extend(batching.preferred_batch_sizes)
         config.dynamic_batching.max_queue_delay_microseconds = batching.max_queue_delay_us
         config.dynamic_batching.default_queue_policy.max_queue_size = batching.max_queue_size
+    config.response_cache.enable = model.config.response_cache
     config.parameters["batching_reason"].string_value = model.batching_reason
     return config
 
@@ -76,9 +77,11 @@ def model_statistics(model: ServedModel) -> ModelStatistics:
     )
     answered = statistics.requests.count
     stats = message.inference_stats
-    stats.success.count, stats.success.ns = answered, statistics.success_ns
+    stats.success.count, stats.success.ns = statistics.answered, statistics.success_ns
     stats.fail.count, stats.fail.ns = sum(statistics.failures.values()), statistics.failure_ns
     stats.queue.count, stats.queue.ns = answered, statistics.queue_ns
+    stats.cache_hit.count, stats.cache_hit.ns = statistics.cache_hits, statistics.cache_hit_ns
+    stats.cache_miss.count, stats.cache_miss.ns = statistics.cache_misses, statistics.cache_miss_ns
     _fill_phases(stats, statistics.requests)
     for rows, phases in sorted(statistics.per_batch.items()):
         _fill_phases(message.batch_stats.add(batch_size=rows), phases)

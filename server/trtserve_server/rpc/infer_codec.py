@@ -18,13 +18,16 @@ from trtserve_server.models.served_model import ServedModel
 from trtserve_server.request import Complete, InferRequest, InferResponse
 from trtserve_server.rpc.classification import classify
 from trtserve_server.rpc.infer_plan import InferPlan, PlannedInput, PlannedOutput, Raw
-from trtserve_server.rpc.parameters import value_of, whole_number
+from trtserve_server.rpc.parameters import flag, value_of, whole_number
 from trtserve_server.rpc.shared_plan import SharedPlan
 from trtserve_server.rpc.shared_tensors import shared_input, windows_of
 from trtserve_server.shared_memory.regions import Regions, Window
 
 if TYPE_CHECKING:
     from trtserve_protos.oip import InferParameter, ModelInferRequest
+
+USE_CACHE = "response_cache"
+"""Parameter of a request: false goes past the response cache."""
 
 _MAX_PLANS = 1024
 _MAX_HEADER_BYTES = 4096
@@ -95,6 +98,7 @@ class InferCodec:
             raw_form=bool(parts.raw or sources or targets),
             priority=priority,
             timeout_s=timeout_s,
+            use_cache=flag(message.parameters, USE_CACHE, default=True),
         )
         if isinstance(plan, SharedPlan):
             plan.share(sources, targets, self._max_tensor_bytes)

@@ -54,6 +54,7 @@ class InferPlan:
     __slots__ = (
         "_heads",
         "batch_key",
+        "cached_outputs",
         "inputs",
         "model",
         "outputs",
@@ -73,6 +74,7 @@ class InferPlan:
         raw_form: bool,
         priority: int = 1,
         timeout_s: float = math.inf,
+        use_cache: bool = True,
     ) -> None:
         self.model = model
         self.inputs = inputs
@@ -82,6 +84,7 @@ class InferPlan:
         self.plain = raw_form and not any(classes for _, classes in outputs)
         self.priority = priority
         self.timeout_s = timeout_s
+        self.cached_outputs = tuple(name for name, _ in outputs) if use_cache else None
         self.rows = 1
         self.batch_key: BatchKey = ()
         self._heads: dict[tuple[tuple[int, ...], ...], list[bytes]] = {}
@@ -109,6 +112,7 @@ class InferPlan:
         request = InferRequest(arrays, complete, arrived=now, deadline=now + left_s, priority=self.priority)
         request.rows = self.rows
         request.batch_key = self.batch_key
+        request.cached_outputs = self.cached_outputs
         return request
 
     def raw_response(self, response: InferResponse, request_id: str) -> list[Raw | np.ndarray]:

@@ -25,6 +25,16 @@ def whole_number(parameters: Mapping[str, InferParameter], key: str) -> int:
     return value
 
 
+def flag(parameters: Mapping[str, InferParameter], key: str, *, default: bool) -> bool:
+    """The value of `key`, which may be written as text. Raises InvalidRequest."""
+    if key not in parameters:
+        return default
+    value = value_of(parameters[key])
+    if value not in (True, False, "true", "false"):
+        raise InvalidRequest(f"parameter {key!r} is {repr(value)[:40]}; wanted is true or false")
+    return value in (True, "true")
+
+
 def value_of(parameter: InferParameter) -> bool | int | str | float | None:
     """The parameter's value; None where it has none."""
     kind = parameter.WhichOneof("parameter_choice")
