@@ -257,7 +257,7 @@ class Batcher:
 
     def _send(self, instance: Instance, decision: Dispatch, now: float, key: BatchKey | None = None) -> bool:
         """Cuts a batch and hands it over; False where all that it would have held was too late."""
-        requests, late = self._queue.take(decision.rows, key, ends=now + self._pace.run_s(decision.rows))
+        requests, late = self._queue.take(decision.rows, key, ends=now + self._forecast.run_s(decision.rows, now))
         for request in late:
             left_ms = (request.deadline - now) * 1e3
             self._drop(request, f"its turn came with {left_ms:.3g} ms left, too little for the run of the model")

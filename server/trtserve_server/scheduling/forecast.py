@@ -12,7 +12,7 @@ from trtserve_server.scheduling.queue import RequestQueue
 from trtserve_server.scheduling.watchdog import Watchdog
 
 _FRESH_S = 1.0
-"""After so long without a run, an idle instance tries again what a run takes, instead of trusting the last one."""
+"""After so long without a run, what a run takes is tried again instead of trusted: a slow start is not for ever."""
 
 
 class Forecast:
@@ -28,17 +28,20 @@ class Forecast:
     def refusal(self, request: InferRequest, now: float) -> str:
         """Why a request, which is placed but not yet pushed, cannot be answered in time; "" where it can."""
         rows = self._queue.rows
-        if now + self.drain_s() * MARGIN + self._pace.run_s(self._max_rows) < request.expires:
-            return ""  # in time even behind all others
+        wait_s = 0.0 if self._pool.idle else self._until_idle_s(now)
         if rows:
+            if now + (wait_s + self.drain_s()) * MARGIN + self._pace.run_s(self._max_rows) < request.expires:
+                return ""  # in time even behind all others
             rows = int(self._queue.rows_before(request))
-            wait_s = rows * self._pace.row_s
-            run_s = self._pace.run_s(min(self._max_rows, rows + request.rows))
-        else:
-            wait_s = 0.0 if self._pool.idle else self._until_idle_s(now)
-            idle_long = self._pool.idle and now - self._pace.last > _FRESH_S
-            run_s = 0.0 if idle_long else self._pace.run_s(request.rows)
+        wait_s += rows * self._pace.row_s
+        run_s = self.run_s(min(self._max_rows, rows + request.rows), now)
         return too_late(now, request.deadline, request.expires, wait_s, run_s)
+
+    def run_s(self, rows: int, now: float) -> float:
+        """The least that a run of `rows` rows takes; 0 where that is to be found out anew."""
+        if self._watchdog.oldest() is None and now - self._pace.last > _FRESH_S:
+            return 0.0
+        return self._pace.run_s(rows)
 
     def latest_start(self, expires: float, rows: int) -> float:
         """When a batch of up to `rows` rows has to start, the most urgent of which expires at `expires`."""
