@@ -12,9 +12,15 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.bench import convnet, imports, shared_memory, unary
+from tests.bench import convnet, imports, scheduling, shared_memory, unary
 
-BENCHES = {"unary": unary.run, "convnet": convnet.run, "imports": imports.run, "shared_memory": shared_memory.run}
+BENCHES = {
+    "unary": unary.run,
+    "convnet": convnet.run,
+    "imports": imports.run,
+    "scheduling": scheduling.run,
+    "shared_memory": shared_memory.run,
+}
 
 
 def main() -> int:

@@ -18,7 +18,7 @@ from trtserve_server.models.repository import ModelVersion
 from trtserve_server.models.response_cache import ResponseCache
 from trtserve_server.models.served_model import ServedModel
 from trtserve_server.options import nearest
-from trtserve_server.scheduling.reactor import Reactor
+from trtserve_server.scheduling.host import Host
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +55,9 @@ class Entry:
 class Registry:
     """The models by name and version. Belongs to the scheduling thread; loading runs in `executor`."""
 
-    def __init__(self, config: ServerConfig, reactor: Reactor, executor: Executor) -> None:
+    def __init__(self, config: ServerConfig, host: Host, executor: Executor) -> None:
         self._config = config
-        self._reactor = reactor
+        self._host = host
         self._executor = executor
         self._cache = ResponseCache(config.response_cache_bytes) if config.response_cache_bytes else None
         self._entries: dict[str, dict[str, Entry]] = {}
@@ -149,13 +149,13 @@ class Registry:
             loaded: LoadedModel | Exception = load_model(entry.source, self._config)
         except Exception as error:
             loaded = error
-        self._reactor.post(self._loaded, entry, loaded)
+        self._host.reactor.post(self._loaded, entry, loaded)
 
     def _loaded(self, entry: Entry, loaded: LoadedModel | Exception) -> None:
         if isinstance(loaded, Exception):
             self._finish_loading(entry, loaded)
             return
-        entry.model = ServedModel(loaded, self._reactor, self._cache)
+        entry.model = ServedModel(loaded, self._host, self._cache)
         entry.model.start(lambda error: self._finish_loading(entry, error))
 
     def _finish_loading(self, entry: Entry, error: Exception | None) -> None:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from trtserve_protos.tensors import raw_from_array
-from trtserve_server.request import Complete, InferRequest, InferResponse, Outcome, Timing
+from trtserve_server.request import BatchTiming, Complete, InferRequest, InferResponse, Outcome
 from trtserve_server.scheduling.batch import resolve
 from trtserve_server.statistics import ModelStatistics
 
@@ -109,8 +109,8 @@ class ModelCache:
         if outputs is None:
             request.complete = partial(self._store, key, request.cached_outputs, request.complete, looked_up_ns)
             return False
-        timing = Timing(request.arrived, now, now, 0, 0, 0, request.rows)
-        if resolve(request, InferResponse(outputs, timing)):
+        timing = BatchTiming("cache", request.rows, now, now, now, now, 0, 0, 0)
+        if resolve(request, InferResponse(outputs, request.arrived, timing)):
             self._statistics.record_cache_hit(now - request.arrived, looked_up_ns)
         return True
 

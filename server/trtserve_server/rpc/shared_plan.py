@@ -65,13 +65,13 @@ class SharedPlan(InferPlan):
         return arrays
 
     def request(
-        self, arrays: Mapping[str, Any], complete: Complete, now: float, time_left_s: float | None
+        self, arrays: Mapping[str, Any], complete: Complete, now: float, time_left_s: float | None, size: int
     ) -> InferRequest:
         """See InferPlan; inputs that could not be read when they were wanted make the outcome an error."""
         tensors = [array for array in arrays.values() if isinstance(array, SharedTensor)]
         if tensors:
             complete = partial(_complete, tensors, complete)
-        return super().request(arrays, complete, now, time_left_s)
+        return super().request(arrays, complete, now, time_left_s, size)
 
     def raw_response(self, response: InferResponse, request_id: str) -> list[Raw | np.ndarray]:
         """See InferPlan."""

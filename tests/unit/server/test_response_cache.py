@@ -10,7 +10,7 @@ import pytest
 
 from trtserve_server.errors import InferenceFailed
 from trtserve_server.models.response_cache import ENTRY_BYTES, ModelCache, ResponseCache, digest
-from trtserve_server.request import InferRequest, InferResponse, Outcome, Timing
+from trtserve_server.request import BatchTiming, InferRequest, InferResponse, Outcome
 from trtserve_server.scheduling.batch import resolve
 from trtserve_server.statistics import ModelStatistics
 
@@ -121,8 +121,8 @@ class Asked:
 
 
 def answer(request: InferRequest, value: float) -> None:
-    timing = Timing(0, 0, 0, 0, 0, 0, 1)
-    resolve(request, InferResponse({"y": floats(value), "z": floats(-value)}, timing))
+    timing = BatchTiming("i", 1, 0, 0, 0, 0, 0, 0, 0)
+    resolve(request, InferResponse({"y": floats(value), "z": floats(-value)}, 0, timing))
 
 
 def test_a_question_is_answered_from_the_cache_the_second_time() -> None:
