@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from trtserve_engines.config import ConfigError
 from trtserve_server import __version__
 from trtserve_server.config import ServerConfig
+from trtserve_server.models.memory import use_one_heap
 from trtserve_server.options import (
     add_arguments,
     as_mapping,
@@ -108,6 +109,7 @@ def _run(config: ServerConfig, started: float) -> int:
     logging.basicConfig(
         level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
+    use_one_heap()
     # Imported here, so that --help and mistakes are answered at once.
     import uvloop
 
