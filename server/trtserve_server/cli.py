@@ -79,14 +79,11 @@ def read_config(parsed: argparse.Namespace, environment: Mapping[str, str]) -> S
 
 def config_text(config: ServerConfig) -> str:
     """The effective configuration of the server, and of each model as a comment, as a file for --config."""
+    from trtserve_server.models.effective import described
     from trtserve_server.models.repository import find_models
 
-    text = toml_text(as_mapping(config))
-    for version in find_models(config):
-        lines = toml_text(as_mapping(version.config)).splitlines()
-        head = f"# Model {version.name}, version {version.version or '-'}: {version.problem or version.path}"
-        text += "\n".join(["", "", head, *(f"#   {line}".rstrip() for line in lines)])
-    return text
+    parts = [toml_text(as_mapping(config)), *(described(version, config) for version in find_models(config))]
+    return "\n\n".join(parts)
 
 
 def _parser() -> _Parser:

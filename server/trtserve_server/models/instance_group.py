@@ -70,7 +70,7 @@ class InstanceGroup:
         try:
             warm_up(
                 context,
-                loaded.engine.signature,
+                loaded.signature,
                 max_batch_size=loaded.max_batch_size,
                 runs=loaded.source.config.warmup_runs,
             )

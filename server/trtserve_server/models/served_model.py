@@ -11,6 +11,7 @@ from trtserve_engines.signature import DYNAMIC, Signature
 from trtserve_protos import dtypes
 from trtserve_server.config import ModelConfig
 from trtserve_server.errors import InvalidRequest, RequestError
+from trtserve_server.models.effective import EffectiveConfig, effective_config
 from trtserve_server.models.instance_group import InstanceGroup, Ready
 from trtserve_server.models.loader import LoadedModel
 from trtserve_server.request import BatchKey, InferRequest
@@ -28,7 +29,7 @@ class ServedModel:
         self._engine = loaded.engine
         self.name = loaded.source.name
         self.version = loaded.source.version
-        self.signature: Signature = loaded.engine.signature
+        self.signature: Signature = loaded.signature
         self.statistics = ModelStatistics()
         self._one_key = all(DYNAMIC not in spec.shape[1:] for spec in self.signature.inputs)
         batching = self.config.batching
@@ -49,6 +50,11 @@ class ServedModel:
     def config(self) -> ModelConfig:
         """The configuration that the model was loaded with."""
         return self._loaded.source.config
+
+    @property
+    def effective(self) -> EffectiveConfig:
+        """The configuration in force, completed from the graph and the server."""
+        return effective_config(self._loaded)
 
     @property
     def backend(self) -> str:

@@ -89,7 +89,7 @@ def test_config_pbtxt_is_read_by_our_names(repository, caplog):
               max_queue_delay_microseconds: 100
               default_queue_policy { max_queue_size: 7 }
             }
-            optimization { graph { level: 1 } }
+            optimization { eager_batching: true }
         """,
     )
     with caplog.at_level(logging.WARNING):
@@ -101,7 +101,7 @@ def test_config_pbtxt_is_read_by_our_names(repository, caplog):
     assert [(tensor.datatype, tensor.label_filename) for tensor in config.outputs] == [("BYTES", "l.txt")]
     assert config.batching.preferred_batch_sizes == (4, 8)
     assert (config.batching.max_queue_delay_us, config.batching.max_queue_size) == (100, 7)
-    assert "no effect here: optimization" in caplog.text
+    assert "no effect here: optimization.eager_batching (a batch is gathered" in caplog.text
 
 
 @pytest.mark.parametrize(
