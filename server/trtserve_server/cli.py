@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Any, NoReturn
 from trtserve_engines.config import ConfigError
 from trtserve_server import __version__
 from trtserve_server.config import ServerConfig
+from trtserve_server.log_output import LogOutput
 from trtserve_server.models.memory import use_one_heap
 from trtserve_server.options import (
     add_arguments,
@@ -103,16 +103,15 @@ def _parser() -> _Parser:
 
 
 def _run(config: ServerConfig, started: float) -> int:
-    logging.basicConfig(
-        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    output = LogOutput(config)
+    output.install()
     use_one_heap()
     # Imported here, so that --help and mistakes are answered at once.
     import uvloop
 
     from trtserve_server.lifecycle import serve
 
-    return uvloop.run(serve(config, started))
+    return uvloop.run(serve(config, output, started))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from trtserve_server.models.served_model import ServedModel
 from trtserve_server.request import Complete, InferRequest, InferResponse
 from trtserve_server.rpc.classification import classify
 from trtserve_server.rpc.infer_plan import InferPlan, PlannedInput, PlannedOutput, Raw, response_header
+from trtserve_server.tracing import Tracer
 
 if TYPE_CHECKING:
     from trtserve_protos.oip import InferParameter, ModelInferRequest
@@ -27,10 +28,11 @@ _LARGEST = 2**63 - 1
 
 
 class InferCodec:
-    """Decodes requests for the models of `registry`, with a plan per distinct header."""
+    """Decodes requests for the models of `registry`, with a plan per distinct header; `tracer` may record some."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, tracer: Tracer) -> None:
         self._registry = registry
+        self._tracer = tracer
         self._plans: dict[bytes, InferPlan] = {}
         self._generation = registry.generation
 
@@ -49,6 +51,9 @@ class InferCodec:
             plan, arrays = self._make_plan(parts)
         else:
             arrays = plan.arrays(parts.raw)
+        if self._tracer.active:
+            model = plan.model
+            complete = self._tracer.traced((model.name, model.version), parts.id, arrays, now, complete)
         return plan, plan.request(arrays, complete, now, time_left_s)
 
     def encode(self, plan: InferPlan, response: InferResponse, request_id: str) -> list[Any]:
