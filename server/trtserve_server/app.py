@@ -26,6 +26,7 @@ from trtserve_server.rpc.oip import OipService
 from trtserve_server.rpc.reflection import ReflectionService
 from trtserve_server.rpc.repository import RepositoryService
 from trtserve_server.rpc.trace_setting import TraceSettingService
+from trtserve_server.scheduling.host import Host
 from trtserve_server.scheduling.reactor import AsyncioReactor
 from trtserve_server.security import server_credentials
 from trtserve_server.trace_file import Trace, write_traces
@@ -43,9 +44,10 @@ class App:
         _check_backend(config)
         self._credentials = server_credentials(config)
         reactor = AsyncioReactor()
+        host = Host(reactor, max_running=config.max_running, max_inflight_bytes=config.max_inflight_bytes)
         self._executors = ThreadPoolExecutor(config.load_threads, "load"), ThreadPoolExecutor(1, "repository")
         self._writing = ThreadPoolExecutor(1, "traces")
-        self.registry = Registry(config, reactor, *self._executors)
+        self.registry = Registry(config, host, *self._executors)
         self.registry.on_change = self._publish_health
         self.control = ModelControl(config, self.registry, reactor, self._executors[1])
         self._repository = RepositoryService(self.registry, self.control)

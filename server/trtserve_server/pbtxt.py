@@ -93,6 +93,10 @@ def values_from_message(message: ModelConfigMessage, source: str) -> dict[str, A
         values["instances"] = sum(group.count or 1 for group in message.instance_group)
     if message.HasField("dynamic_batching"):
         values["batching"] = _batching(message)
+        values["levels"] = [
+            {"level": level, **_queue_policy(policy)}
+            for level, policy in sorted(message.dynamic_batching.priority_queue_policy.items())
+        ]
     options = _onnxruntime(message)
     if options:
         values["onnxruntime"] = options
@@ -156,8 +160,22 @@ def _batching(message: ModelConfigMessage) -> dict[str, Any]:
         "preferred_batch_sizes": list(batching.preferred_batch_size),
         "max_queue_delay_us": batching.max_queue_delay_microseconds,
     }
-    if batching.default_queue_policy.max_queue_size:
-        values["max_queue_size"] = batching.default_queue_policy.max_queue_size
+    if batching.priority_levels:
+        values["priority_levels"] = batching.priority_levels
+        values["default_priority_level"] = batching.default_priority_level
+    if batching.HasField("default_queue_policy"):
+        values |= _queue_policy(batching.default_queue_policy)
+    return values
+
+
+def _queue_policy(policy: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "default_timeout_us": policy.default_timeout_microseconds,
+        "timeout_action": "delay" if policy.timeout_action == policy.DELAY else "reject",
+        "allow_timeout_override": policy.allow_timeout_override,
+    }
+    if policy.max_queue_size:
+        values["max_queue_size"] = policy.max_queue_size
     return values
 
 

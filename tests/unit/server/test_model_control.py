@@ -12,6 +12,7 @@ from trtserve_server.config import ServerConfig
 from trtserve_server.errors import InvalidRequest, LoadFailed, ModelControlOff, ModelNotFound, ServerStopping
 from trtserve_server.models.control import ModelControl
 from trtserve_server.models.registry import Registry, State
+from trtserve_server.scheduling.host import Host
 
 
 class Controlled:
@@ -21,7 +22,7 @@ class Controlled:
         self.reactor = ManualReactor()
         executor = ImmediateExecutor()
         config = ServerConfig(model_repository=(str(folder),), model_control_mode=mode, **options)
-        self.registry = Registry(config, self.reactor, executor, executor)
+        self.registry = Registry(config, Host(self.reactor), executor, executor)
         self.control = ModelControl(config, self.registry, self.reactor, executor)
         self.ended = []
 

@@ -8,12 +8,13 @@ import pytest
 from trtserve_engines.config import ConfigError
 from trtserve_server.config import TraceConfig
 from trtserve_server.errors import QueueFull
-from trtserve_server.request import InferResponse, Timing
+from trtserve_server.request import BatchTiming, InferResponse
 from trtserve_server.trace_file import Trace, write_traces
 from trtserve_server.tracing import Tracer
 
 X = {"x": np.array([[1.5, -2]], np.float32)}
-ANSWER = InferResponse({"y": np.array([[3]], np.int64)}, Timing(1.0, 1.5, 2.0, 100, 200, 50, 4))
+TIMING = BatchTiming("m/1#0", 4, 0.5, 1.4, 1.5, 2.0, 100, 200, 50)
+ANSWER = InferResponse({"y": np.array([[3]], np.int64)}, 1.0, TIMING)
 
 
 class Traced:
