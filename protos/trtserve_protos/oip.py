@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from trtserve_protos._generated.oip.open_inference_pb2 import (
         InferParameter as InferParameter,
         InferTensorContents as InferTensorContents,
+        LogSettingsRequest as LogSettingsRequest,
+        LogSettingsResponse as LogSettingsResponse,
         ModelConfigRequest as ModelConfigRequest,
         ModelConfigResponse as ModelConfigResponse,
         ModelInferRequest as ModelInferRequest,
@@ -27,12 +29,17 @@ if TYPE_CHECKING:
         ModelMetadataResponse as ModelMetadataResponse,
         ModelReadyRequest as ModelReadyRequest,
         ModelReadyResponse as ModelReadyResponse,
+        ModelRepositoryParameter as ModelRepositoryParameter,
         ModelStatistics as ModelStatistics,
         ModelStatisticsRequest as ModelStatisticsRequest,
         ModelStatisticsResponse as ModelStatisticsResponse,
         ModelStreamInferResponse as ModelStreamInferResponse,
         RepositoryIndexRequest as RepositoryIndexRequest,
         RepositoryIndexResponse as RepositoryIndexResponse,
+        RepositoryModelLoadRequest as RepositoryModelLoadRequest,
+        RepositoryModelLoadResponse as RepositoryModelLoadResponse,
+        RepositoryModelUnloadRequest as RepositoryModelUnloadRequest,
+        RepositoryModelUnloadResponse as RepositoryModelUnloadResponse,
         ServerLiveRequest as ServerLiveRequest,
         ServerLiveResponse as ServerLiveResponse,
         ServerMetadataRequest as ServerMetadataRequest,
@@ -45,6 +52,8 @@ if TYPE_CHECKING:
         SystemSharedMemoryStatusResponse as SystemSharedMemoryStatusResponse,
         SystemSharedMemoryUnregisterRequest as SystemSharedMemoryUnregisterRequest,
         SystemSharedMemoryUnregisterResponse as SystemSharedMemoryUnregisterResponse,
+        TraceSettingRequest as TraceSettingRequest,
+        TraceSettingResponse as TraceSettingResponse,
     )
 else:
 

@@ -11,6 +11,10 @@ from trtserve_engines.config import BACKENDS, ConfigError, OnnxRuntimeOptions, c
 
 TIMEOUT_ACTIONS = ("reject", "delay")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("default", "ISO8601")
+OFF, TIMESTAMPS, TENSORS = "OFF", "TIMESTAMPS", "TENSORS"
+TRACE_LEVELS = (OFF, TIMESTAMPS, TENSORS)
+MODEL_CONTROL_MODES = ("none", "poll", "explicit")
 MAX_MESSAGE_BYTES = 2**31 - 1
 
 
@@ -113,12 +117,54 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class TraceConfig:
+    """Which requests are traced, and where to."""
+
+    file: str = option("", "file that traces are written to, as JSON; needed for every level but OFF")
+    level: tuple[str, ...] = option(
+        (OFF,), "what is traced of a request: OFF, TIMESTAMPS or TENSORS; may be given several times"
+    )
+    rate: int = option(1000, "one request in so many is traced")
+    count: int = option(-1, "requests that are traced before tracing ends; -1 = no end")
+    log_frequency: int = option(0, "traces in one file, which gets a number behind its name; 0 = one file for all")
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "rate")
+        check_at_least(self, -1, "count")
+        check_at_least(self, 0, "log_frequency")
+        unknown = [level for level in self.level if level not in TRACE_LEVELS]
+        if unknown or not self.level or (OFF in self.level and len(set(self.level)) > 1):
+            raise ConfigError(f"level = {list(self.level)}; wanted is OFF, or TIMESTAMPS, TENSORS or both")
+        if self.is_on and not self.file:
+            raise ConfigError(
+                f"level = {list(self.level)} needs a file to write to; start the server with --trace-file"
+            )
+
+    @property
+    def is_on(self) -> bool:
+        """Whether any request is traced."""
+        return OFF not in self.level
+
+
+@dataclass(frozen=True)
 class ServerConfig:
     """How the server runs, and the defaults of its models."""
 
     model: tuple[str, ...] = option((), "ONNX file to serve under its stem as version 1; may be given several times")
     model_repository: tuple[str, ...] = option(
         (), "folder of models, NAME/VERSION/model.onnx; may be given several times"
+    )
+    model_control_mode: str = option(
+        "none",
+        "none: models are loaded at the start; poll: changes of the repositories are followed; explicit: models are"
+        " loaded and unloaded on request, by RepositoryModelLoad and RepositoryModelUnload",
+        choices=MODEL_CONTROL_MODES,
+    )
+    load_model: tuple[str, ...] = option(
+        (), "model of a repository to load at the start in explicit mode, * for all; may be given several times"
+    )
+    repository_poll_interval_s: float = option(
+        15.0, "seconds between looks at the repositories in poll mode; what changes must stay the same for one interval"
     )
     grpc_address: str = option("127.0.0.1:8001", "HOST:PORT that gRPC listens on; port 0 = any free one")
     http_address: str = option("127.0.0.1:8002", "HOST:PORT that /metrics listens on; empty = no metrics endpoint")
@@ -152,6 +198,9 @@ class ServerConfig:
     tls_key: str = option("", "PEM file with the server's private key")
     tls_client_ca: str = option("", "PEM file with the authority that clients' certificates must come from (mTLS)")
     log_level: str = option("info", "least severe lines that are logged", choices=LOG_LEVELS)
+    log_file: str = option("", "file that log lines are added to; empty = standard error")
+    log_format: str = option("default", "times of log lines: as here, or in UTC by ISO 8601", choices=LOG_FORMATS)
+    trace: TraceConfig = field(default_factory=TraceConfig)
     batching: BatchConfig = field(default_factory=BatchConfig)
     onnxruntime: OnnxRuntimeOptions = field(default_factory=OnnxRuntimeOptions)
 
@@ -164,6 +213,13 @@ class ServerConfig:
         )
         if self.max_message_bytes > MAX_MESSAGE_BYTES:
             raise ConfigError(f"max_message_bytes = {self.max_message_bytes}; gRPC ends at {MAX_MESSAGE_BYTES}")
+        if not self.repository_poll_interval_s > 0:
+            raise ConfigError(f"repository_poll_interval_s = {self.repository_poll_interval_s}; it must be above 0")
+        if self.load_model and self.model_control_mode != "explicit":
+            raise ConfigError(
+                f"load_model = {list(self.load_model)} needs model_control_mode = 'explicit', given is"
+                f" {self.model_control_mode!r}, which loads every model"
+            )
         _check_device(self.device)
         parse_address(self.grpc_address, "grpc_address")
         if self.http_address:

@@ -12,6 +12,7 @@ from trtserve_engines.signature import DYNAMIC, Signature
 from trtserve_protos import dtypes
 from trtserve_server.config import BatchConfig, LevelConfig, ModelConfig
 from trtserve_server.errors import InvalidRequest, RequestError
+from trtserve_server.models.effective import EffectiveConfig, effective_config
 from trtserve_server.models.instance_group import InstanceGroup, Ready
 from trtserve_server.models.loader import LoadedModel
 from trtserve_server.models.response_cache import ModelCache, ResponseCache
@@ -31,7 +32,7 @@ class ServedModel:
         self._engine = loaded.engine
         self.name = loaded.source.name
         self.version = loaded.source.version
-        self.signature: Signature = loaded.engine.signature
+        self.signature: Signature = loaded.signature
         self.statistics = ModelStatistics()
         self._now = host.reactor.now
         self._cache: ModelCache | None = None
@@ -45,6 +46,11 @@ class ServedModel:
     def config(self) -> ModelConfig:
         """The configuration that the model was loaded with."""
         return self._loaded.source.config
+
+    @property
+    def effective(self) -> EffectiveConfig:
+        """The configuration in force, completed from the graph and the server."""
+        return effective_config(self._loaded)
 
     @property
     def backend(self) -> str:
@@ -85,6 +91,10 @@ class ServedModel:
     def load_s(self) -> float:
         """Seconds that loading took, without warm-up."""
         return self._loaded.load_s
+
+    def on_broken(self, call: Callable[[str], None]) -> None:
+        """Has `call` told the reason once nothing is left that could run the model."""
+        self._instances.on_broken = call
 
     def start(self, on_ready: Ready) -> None:
         """Starts the instances; `on_ready` gets None once all are warm, or the first failure."""

@@ -22,6 +22,7 @@ from trtserve_server.rpc.parameters import flag, value_of, whole_number
 from trtserve_server.rpc.shared_plan import SharedPlan
 from trtserve_server.rpc.shared_tensors import shared_input, windows_of
 from trtserve_server.shared_memory.regions import Regions, Window
+from trtserve_server.tracing import Tracer
 
 if TYPE_CHECKING:
     from trtserve_protos.oip import InferParameter, ModelInferRequest
@@ -34,17 +35,24 @@ _MAX_HEADER_BYTES = 4096
 
 
 class InferCodec:
-    """Decodes requests for the models of `registry`, with a plan per distinct header.
+    """Decodes requests for the models of `registry`, with a plan per distinct header; `tracer` may record some.
 
     `regions` is None where clients may not share memory; a tensor there may have `max_tensor_bytes`.
     """
 
     def __init__(
-        self, registry: Registry, regions: Regions | None = None, max_tensor_bytes: int = MAX_MESSAGE_BYTES
+        self,
+        registry: Registry,
+        tracer: Tracer,
+        regions: Regions | None = None,
+        max_tensor_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         self._registry = registry
+        self._tracer = tracer
         self._regions = regions
         self._max_tensor_bytes = max_tensor_bytes
+        if regions is not None:
+            regions.on_change = self.forget_plans
         self._plans: dict[bytes, InferPlan] = {}
         self._generation = registry.generation
 
@@ -63,6 +71,10 @@ class InferCodec:
             plan, arrays = self._make_plan(parts)
         else:
             arrays = plan.arrays(parts.raw)
+        if self._tracer.active:
+            model = plan.model
+            arrays = plan.in_memory(arrays)
+            complete = self._tracer.traced((model.name, model.version), parts.id, arrays, now, complete)
         return plan, plan.request(arrays, complete, now, time_left_s, size)
 
     def encode(self, plan: InferPlan, response: InferResponse, request_id: str) -> list[Any]:

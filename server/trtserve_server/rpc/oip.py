@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -12,16 +12,13 @@ import grpc
 
 from trtserve_protos import oip, wire
 from trtserve_server import __version__
-from trtserve_server.config import ServerConfig
 from trtserve_server.errors import RequestError, ServerStopping
 from trtserve_server.models.registry import Registry, State
 from trtserve_server.request import Outcome
 from trtserve_server.rpc import describe
-from trtserve_server.rpc.handlers import Context, generic_handler
+from trtserve_server.rpc.handlers import Context, MessageCall, generic_handler
 from trtserve_server.rpc.infer_codec import InferCodec
-from trtserve_server.rpc.shared_memory import shared_memory_calls
 from trtserve_server.rpc.stream import InferStream
-from trtserve_server.shared_memory.regions import Regions
 
 if TYPE_CHECKING:
     from trtserve_protos.oip import (
@@ -33,8 +30,6 @@ if TYPE_CHECKING:
         ModelReadyResponse,
         ModelStatisticsRequest,
         ModelStatisticsResponse,
-        RepositoryIndexRequest,
-        RepositoryIndexResponse,
         ServerLiveRequest,
         ServerLiveResponse,
         ServerMetadataRequest,
@@ -43,21 +38,46 @@ if TYPE_CHECKING:
         ServerReadyResponse,
     )
 
-EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "parameters", "statistics")
-"""Triton's names of what is always offered; nothing that is not."""
+EXTENSIONS = (
+    "classification",
+    "model_repository",
+    "model_configuration",
+    "system_shared_memory",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+    "trace",
+    "logging",
+)
+"""Triton's names of what is implemented here, in its order; nothing that is not."""
+
+SHARED_MEMORY_EXTENSIONS = frozenset({"system_shared_memory"})
+"""Those that are offered only where clients may share memory."""
 
 
 class OipService:
-    """The calls of inference.GRPCInferenceService. `is_ready` says whether the server as a whole serves."""
+    """The calls of inference.GRPCInferenceService; `messages` holds those that live in files of their own.
 
-    def __init__(self, registry: Registry, is_ready: Callable[[], bool], config: ServerConfig) -> None:
-        regions = Regions() if config.allow_client_shared_memory else None
+    `is_ready` says whether the server as a whole serves, `shared_memory` whether clients may share memory.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        codec: InferCodec,
+        is_ready: Callable[[], bool],
+        stream_window: int,
+        *,
+        shared_memory: bool,
+        messages: Mapping[str, MessageCall],
+    ) -> None:
         self._registry = registry
-        self._codec = InferCodec(registry, regions, config.max_message_bytes)
-        self._shared_memory = shared_memory_calls(regions, config.client_shared_memory_prefix, self._codec.forget_plans)
-        self._extensions = EXTENSIONS if regions is None else tuple(sorted((*EXTENSIONS, "system_shared_memory")))
+        self._messages = messages
+        self._codec = codec
         self._is_ready = is_ready
-        self._stream_window = config.stream_window
+        self._stream_window = stream_window
+        withheld = frozenset() if shared_memory else SHARED_MEMORY_EXTENSIONS
+        self._extensions = [name for name in EXTENSIONS if name not in withheld]
         self._streams: set[InferStream] = set()
         self._streams_ended = False
 
@@ -76,8 +96,7 @@ class OipService:
                 "ModelMetadata": self.model_metadata,
                 "ModelConfig": self.model_config,
                 "ModelStatistics": self.model_statistics,
-                "RepositoryIndex": self.repository_index,
-                **self._shared_memory,
+                **self._messages,
             },
         )
 
@@ -154,16 +173,6 @@ class OipService:
                 if request.name in ("", model.name) and request.version in ("", model.version)
             ]
         )
-
-    async def repository_index(self, request: RepositoryIndexRequest, context: Context) -> RepositoryIndexResponse:
-        """Every model with its state, and the reason where it does not serve."""
-        response = oip.RepositoryIndexResponse()
-        for entry in self._registry.entries():
-            if entry.state is State.READY or not request.ready:
-                response.models.add(
-                    name=entry.name, version=entry.version, state=entry.state.value, reason=entry.reason
-                )
-        return response
 
 
 def _set(future: asyncio.Future[Outcome], outcome: Outcome) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from trtserve_protos import oip
@@ -25,15 +24,15 @@ if TYPE_CHECKING:
 _CALLS = ("Register", "Status", "Unregister")
 
 
-def shared_memory_calls(regions: Regions | None, prefix: str, on_change: Callable[[], None]) -> dict[str, MessageCall]:
+def shared_memory_calls(regions: Regions | None, prefix: str) -> dict[str, MessageCall]:
     """Every call about shared memory by its name. `regions` is None where clients may not share memory.
 
-    Keys of system shared memory must begin with `prefix`. `on_change` is called when regions have come or gone.
+    Keys of system shared memory must begin with `prefix`.
     """
     if regions is None:
         off = "shared memory is switched off at this server; its clients may use it with --allow-client-shared-memory"
         return _refusals("System", off) | _refusals("Cuda", off)
-    system = SystemMemory(regions, prefix, on_change)
+    system = SystemMemory(regions, prefix)
     return {
         "SystemSharedMemoryRegister": system.register,
         "SystemSharedMemoryStatus": system.status,
@@ -45,10 +44,9 @@ def shared_memory_calls(regions: Regions | None, prefix: str, on_change: Callabl
 class SystemMemory:
     """The calls about system shared memory; see `shared_memory_calls`."""
 
-    def __init__(self, regions: Regions, prefix: str, on_change: Callable[[], None]) -> None:
+    def __init__(self, regions: Regions, prefix: str) -> None:
         self._regions = regions
         self._prefix = prefix
-        self._on_change = on_change
 
     async def register(
         self, request: SystemSharedMemoryRegisterRequest, context: Context
@@ -58,7 +56,6 @@ class SystemMemory:
         self._regions.add(
             open_system_region(request.name, request.key, request.offset, request.byte_size, prefix=self._prefix)
         )
-        self._on_change()
         return oip.SystemSharedMemoryRegisterResponse()
 
     async def status(
@@ -80,7 +77,6 @@ class SystemMemory:
     ) -> SystemSharedMemoryUnregisterResponse:
         """Forgets a region, or every one where no name is given; requests under way keep theirs."""
         self._regions.remove(request.name, SystemRegion)
-        self._on_change()
         return oip.SystemSharedMemoryUnregisterResponse()
 
 

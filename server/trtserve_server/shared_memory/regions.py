@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
 from trtserve_server.errors import InvalidRequest, RegionExists, RegionLimit, RegionNotFound
@@ -58,6 +58,8 @@ class Regions:
         # Each holds a file descriptor, and connections need some as well.
         self._limit = limit or resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
         self._regions: dict[str, Region] = {}
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when regions have come or gone: windows that were found before may not be what they were."""
 
     def check_free(self, name: str) -> None:
         """Raises unless a region of this name could be added: InvalidRequest, RegionExists or RegionLimit."""
@@ -75,6 +77,7 @@ class Regions:
         """Makes the region known. Raises as `check_free`."""
         self.check_free(region.name)
         self._regions[region.name] = region
+        self.on_change()
 
     def remove(self, name: str, kind: type) -> None:
         """Forgets the region, or every one of `kind` with "". Does nothing where there is none, as at Triton.
@@ -84,6 +87,7 @@ class Regions:
         for known, region in list(self._regions.items()):
             if name in ("", known) and isinstance(region, kind):
                 del self._regions[known]
+        self.on_change()
 
     def find(self, name: str) -> Region:
         """The region of this name. Raises RegionNotFound."""
