@@ -62,10 +62,10 @@ def test_a_stream_is_answered_from_the_cache_too(client: Client) -> None:
 @pytest.mark.parametrize("value", [False, "false"])
 def test_a_request_can_go_past_the_cache(client: Client, value: bool | str) -> None:
     for _ in range(2):
-        client.infer(infer_request("kept", {"x": ONES}, parameters={"response_cache": value}))
+        client.infer(infer_request("kept", {"x": ONES}, parameters={"trtserve_cache": value}))
     assert hits(client) == (0, 0, 2)
-    error = client.error("ModelInfer", infer_request("kept", {"x": ONES}, parameters={"response_cache": "maybe"}))
-    assert "'response_cache' is 'maybe'; wanted is true or false" in error.details()
+    error = client.error("ModelInfer", infer_request("kept", {"x": ONES}, parameters={"trtserve_cache": "maybe"}))
+    assert "'trtserve_cache' is 'maybe'; wanted is true or false" in error.details()
 
 
 def test_models_that_do_not_ask_for_it_have_no_cache(client: Client) -> None:

@@ -167,6 +167,17 @@ def test_every_kind_of_datatype(client: Client, make: Make, model: str, array: n
         assert list(response.outputs[0].shape) == list(array.shape)
 
 
+def test_a_tensor_without_its_batch_dimension(client: Client, make: Make) -> None:
+    shared = make(32)
+    register(client, shared)
+    shared.put(ONES * 3)
+    message = shared_request("double", ONES[0], 16, outputs=["y"])
+    lie(message.outputs[0], size=16, offset=16)
+    for _ in range(2):
+        assert list(client.call("ModelInfer", message).outputs[0].shape) == [4]
+        np.testing.assert_array_equal(shared.get(np.float32, (4,), 16), [6] * 4)
+
+
 def test_classes_of_an_output_lie_in_shared_memory_too(client: Client, make: Make) -> None:
     shared = make(100)
     register(client, shared)

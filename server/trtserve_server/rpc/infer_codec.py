@@ -16,7 +16,9 @@ from trtserve_server.errors import InvalidRequest, NotSupported
 from trtserve_server.models.registry import Registry
 from trtserve_server.models.served_model import ServedModel
 from trtserve_server.request import Complete, InferRequest, InferResponse
+from trtserve_server.rpc.batch_dimension import as_model, extra_dimensions
 from trtserve_server.rpc.classification import classify
+from trtserve_server.rpc.custom_parameters import custom_parameters
 from trtserve_server.rpc.infer_plan import InferPlan, PlannedInput, PlannedOutput, Raw
 from trtserve_server.rpc.parameters import flag, value_of, whole_number
 from trtserve_server.rpc.shared_plan import SharedPlan
@@ -27,7 +29,7 @@ from trtserve_server.tracing import Tracer
 if TYPE_CHECKING:
     from trtserve_protos.oip import InferParameter, ModelInferRequest
 
-USE_CACHE = "response_cache"
+USE_CACHE = "trtserve_cache"
 """Parameter of a request: false goes past the response cache."""
 
 _MAX_PLANS = 1024
@@ -101,16 +103,21 @@ class InferCodec:
         sources = windows_of(message.inputs, self._regions, "inputs")
         targets = windows_of(message.outputs, self._regions, "outputs")
         arrays = _inputs(message, parts.raw, sources, self._max_tensor_bytes)
+        extra = extra_dimensions(model, arrays)
+        if extra:
+            arrays = {name: array.reshape(as_model(array.shape, extra)) for name, array in arrays.items()}
         priority, wait_limit_s = _scheduling(message, model)
         kind = SharedPlan if sources or targets else InferPlan
         plan = kind(
             model,
-            [_planned_input(tensor) for tensor in message.inputs],
+            [_planned_input(tensor, extra) for tensor in message.inputs],
             _outputs(message, model),
             raw_form=bool(parts.raw or sources or targets),
             priority=priority,
             wait_limit_s=wait_limit_s,
             use_cache=flag(message.parameters, USE_CACHE, default=True),
+            extra_dimensions=extra,
+            parameters=custom_parameters(message.parameters),
         )
         if isinstance(plan, SharedPlan):
             plan.share(sources, targets, self._max_tensor_bytes)
@@ -124,12 +131,12 @@ class InferCodec:
         return plan, arrays
 
 
-def _planned_input(tensor: Any) -> PlannedInput:
+def _planned_input(tensor: Any, extra: int) -> PlannedInput:
     datatype = dtypes.from_name(tensor.datatype)
     shape = tuple(tensor.shape)
     # Of BOOL bytes the values have to be checked, so their size alone does not make them valid.
     size = math.prod(shape) * datatype.item_size if datatype.item_size and datatype.name != "BOOL" else -1
-    return PlannedInput(tensor.name, datatype, shape, size)
+    return PlannedInput(tensor.name, datatype, as_model(shape, extra), size)
 
 
 def _inputs(
@@ -195,14 +202,15 @@ def _outputs(message: ModelInferRequest, model: ServedModel) -> list[PlannedOutp
 
 
 def _requested(plan: InferPlan, response: InferResponse) -> Mapping[str, np.ndarray]:
+    outputs = plan.outputs_of(response)
     if not plan.outputs:
-        return response.outputs
+        return outputs
+    batched = plan.model.max_batch_size > 0 and not plan.extra_dimensions
     arrays = {}
     for name, classes in plan.outputs:
-        array = response.outputs[name]
+        array = outputs[name]
         if classes:
-            labels = plan.model.labels.get(name, ())
-            array = classify(array, classes, labels, batched=plan.model.max_batch_size > 0)
+            array = classify(array, classes, plan.model.labels.get(name, ()), batched=batched)
         arrays[name] = array
     return arrays
 

@@ -19,10 +19,11 @@ from trtserve_protos.tensors import array_from_raw, raw_from_array
 from trtserve_server.errors import InvalidRequest
 from trtserve_server.models.served_model import ServedModel
 from trtserve_server.request import BatchKey, Complete, InferRequest, InferResponse
+from trtserve_server.rpc.batch_dimension import as_request
 from trtserve_server.shared_memory.regions import Window
 
 if TYPE_CHECKING:
-    from trtserve_protos.oip import ModelInferResponse
+    from trtserve_protos.oip import InferParameter, ModelInferResponse
 
 Raw = bytes | memoryview
 
@@ -55,9 +56,11 @@ class InferPlan:
         "_heads",
         "batch_key",
         "cached_outputs",
+        "extra_dimensions",
         "inputs",
         "model",
         "outputs",
+        "parameters",
         "plain",
         "priority",
         "raw_form",
@@ -75,6 +78,8 @@ class InferPlan:
         priority: int = 0,
         wait_limit_s: float = math.inf,
         use_cache: bool = True,
+        extra_dimensions: int = 0,
+        parameters: Mapping[str, InferParameter] | None = None,
     ) -> None:
         self.model = model
         self.inputs = inputs
@@ -85,6 +90,8 @@ class InferPlan:
         self.priority = priority
         self.cached_outputs = tuple(name for name, _ in outputs) if use_cache else None
         self.wait_limit_s = wait_limit_s
+        self.extra_dimensions = extra_dimensions
+        self.parameters = parameters or {}
         self.rows = 1
         self.batch_key: BatchKey = ()
         self._heads: dict[tuple[tuple[int, ...], ...], list[bytes]] = {}
@@ -126,9 +133,22 @@ class InferPlan:
         request.cached_outputs = self.cached_outputs
         return request
 
+    def outputs_of(self, response: InferResponse) -> Mapping[str, np.ndarray]:
+        """All outputs, with a batch dimension where the request had one."""
+        return as_request(response.outputs, self.extra_dimensions) if self.extra_dimensions else response.outputs
+
+    def header(self, arrays: Mapping[str, np.ndarray]) -> ModelInferResponse:
+        """A response with the names, datatypes and shapes of `arrays`, without their content."""
+        header = oip.ModelInferResponse(model_name=self.model.name, model_version=self.model.version)
+        for key, value in self.parameters.items():
+            header.parameters[key].CopyFrom(value)
+        for name, array in arrays.items():
+            header.outputs.add(name=name, datatype=dtypes.from_numpy(array.dtype).name, shape=array.shape)
+        return header
+
     def raw_response(self, response: InferResponse, request_id: str) -> list[Raw | np.ndarray]:
         """The pieces of the response message when outputs are asked for as they are, in raw form."""
-        outputs = response.outputs
+        outputs = self.outputs_of(response)
         if self.outputs:
             outputs = {name: outputs[name] for name, _ in self.outputs}
         shapes = tuple([array.shape for array in outputs.values()])
@@ -146,13 +166,6 @@ class InferPlan:
                 raw = raw_from_array(array)
                 pieces += wire.join(b"", wire.RESPONSE_RAW_FIELD, [raw])
         return pieces
-
-    def header(self, arrays: Mapping[str, np.ndarray]) -> ModelInferResponse:
-        """A response with the names, datatypes and shapes of `arrays`, without their content."""
-        header = oip.ModelInferResponse(model_name=self.model.name, model_version=self.model.version)
-        for name, array in arrays.items():
-            header.outputs.add(name=name, datatype=dtypes.from_numpy(array.dtype).name, shape=array.shape)
-        return header
 
     def placed(self, header: ModelInferResponse, raw: list[Raw]) -> list[Raw]:
         """What of the outputs travels in the message: everything."""

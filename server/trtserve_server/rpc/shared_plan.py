@@ -85,7 +85,8 @@ class SharedPlan(InferPlan):
         """See InferPlan."""
         if not self.targets:
             return super().raw_response(response, request_id)
-        arrays = {name: response.outputs[name] for name, _ in self.outputs}
+        outputs = self.outputs_of(response)
+        arrays = {name: outputs[name] for name, _ in self.outputs}
         raw = [raw_from_array(array) for array in arrays.values()]
         layout = tuple([(array.shape, len(data)) for array, data in zip(arrays.values(), raw, strict=True)])
         header = self._headers.get(layout)

@@ -32,6 +32,10 @@ class SharedTensor:
         self.copy_to(array)
         return array if dtype is None else array.astype(dtype)
 
+    def reshape(self, shape: tuple[int, ...]) -> SharedTensor:
+        """The tensor with another shape of as many elements."""
+        return SharedTensor(self.window, self.dtype, shape)
+
     def copy_to(self, target: np.ndarray) -> None:
         """See TensorSource."""
         try:
