@@ -5,9 +5,18 @@ Command line, environment, files and reference text are derived from the fields 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from trtserve_engines.config import BACKENDS, ConfigError, OnnxRuntimeOptions, check_at_least, check_choices, option
+from trtserve_engines.config import (
+    BACKENDS,
+    ConfigError,
+    OnnxRuntimeOptions,
+    check_at_least,
+    check_choices,
+    mapping,
+    option,
+)
 
 TIMEOUT_ACTIONS = ("reject", "delay")
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -80,6 +89,21 @@ class TensorConfig:
 
 
 @dataclass(frozen=True)
+class StepConfig:
+    """A step of an ensemble: a model, and how its tensors are called in the ensemble."""
+
+    model: str = option("", "the model that the step runs")
+    version: int = option(0, "its version; 0 = the newest that serves")
+    inputs: Mapping[str, str] = mapping("each input of the model to the ensemble's tensor that it takes")
+    outputs: Mapping[str, str] = mapping("outputs of the model to the ensemble's tensors that they make")
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 0, "version")
+        if not self.model:
+            raise ConfigError("a step names no model; wanted is model = 'NAME'")
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """How one model is served. What is absent is completed from the ONNX graph and the server's defaults."""
 
@@ -97,6 +121,7 @@ class ModelConfig:
     )
     levels: tuple[LevelConfig, ...] = option((), "policies of single priority levels")
     warmup_runs: int = option(1, "runs with made-up data per instance before the model is ready")
+    ensemble: tuple[StepConfig, ...] = option((), "models to run in place of a file; this one is then an ensemble")
     response_cache: bool = option(False, "answer what was asked before from the server's response cache")
     batching: BatchConfig = field(default_factory=BatchConfig)
     onnxruntime: OnnxRuntimeOptions = field(default_factory=OnnxRuntimeOptions)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from trtserve_server.errors import (
     RequestError,
     ServerStopping,
 )
-from trtserve_server.models.catalogue import STOPPING
+from trtserve_server.models.catalogue import STOPPING, Entry
 from trtserve_server.models.poller import RepositoryPoller
 from trtserve_server.models.registry import Registry
 from trtserve_server.models.repository import Found, ModelVersion, find_model, model_names, scan
@@ -87,13 +87,22 @@ class ModelControl:
         self._check_mode("loaded")
         self._enqueue(name, partial(self._load, name, values), on_done)
 
-    def unload(self, name: str, on_done: Done) -> None:
+    def unload(self, name: str, on_done: Done, *, with_components: bool = False) -> None:
         """Unloads a model; `on_done` comes when its requests are answered and its memory is freed.
 
-        Raises ModelControlOff.
+        `with_components` unloads the models of an ensemble's steps after it. Raises ModelControlOff.
         """
         self._check_mode("unloaded")
-        self._enqueue(name, partial(self._unload, name), on_done)
+        components = components_of(self._registry.versions(name)) if with_components else []
+
+        def unloaded(error: RequestError | None) -> None:
+            if error is not None or not components:
+                on_done(error)
+            else:
+                component = components.pop(0)
+                self._enqueue(component, partial(self._unload_if_known, component), unloaded)
+
+        self._enqueue(name, partial(self._unload, name), unloaded)
 
     def names(self) -> list[str]:
         """The models that could be loaded: all on disk. From any thread, blocking. Raises ConfigError."""
@@ -136,11 +145,11 @@ class ModelControl:
 
         self._executor.submit(look)
 
-    def _look(self, name: str, values: Mapping[str, Any] | None) -> list[ModelVersion] | RequestError:
+    def _look(self, name: str, values: Mapping[str, Any] | None) -> Found | RequestError:
         try:
             found = find_model(self._config, name, values)
             if found:
-                return found
+                return {**self._look_for_components(found), name: found}
             names = self.names()
             return ModelNotFound(f"model {name!r} is in no repository{nearest(name, names) if names else ''}")
         except ConfigError as error:
@@ -149,13 +158,33 @@ class ModelControl:
             log.exception("looking for model %r failed", name)
             return LoadFailed(f"looking for model {name!r} failed with {type(error).__name__}; the log has the details")
 
-    def _found(self, name: str, found: list[ModelVersion] | RequestError, done: Done) -> None:
+    def _unload_if_known(self, name: str, done: Done) -> None:
+        if self._registry.versions(name):
+            self._unload(name, done)
+        else:
+            done(None)
+
+    def _look_for_components(self, ensembles: Sequence[ModelVersion]) -> Found:
+        """The models of the steps of ensembles, and of ensembles among them, as far as they are on disk."""
+        found: dict[str, list[ModelVersion]] = {}
+        names = components_of(ensembles)
+        while names:
+            name = names.pop()
+            if name not in found and (versions := find_model(self._config, name)):
+                found[name] = versions
+                names += components_of(versions)
+        return found
+
+    def _found(self, name: str, found: Found | RequestError, done: Done) -> None:
         if isinstance(found, RequestError):
             done(found)
         elif self._stopping:
             done(ServerStopping(STOPPING))
         else:
-            self._replace(name, found, done)
+            for component, versions in found.items():
+                if component != name and not self._registry.serves(component):
+                    self._enqueue(component, partial(self._replace, component, versions), lambda error: None)
+            self._replace(name, found[name], done)
 
     def _replace(self, name: str, versions: Sequence[ModelVersion], done: Done) -> None:
         def replaced(failures: Sequence[str]) -> None:
@@ -181,5 +210,17 @@ def _to_be_loaded(config: ServerConfig, found: Found) -> Found:
     for name in config.load_model:
         if name not in found:
             raise ConfigError(f"load_model: {name!r} is in no repository{nearest(name, found) if found else ''}")
-    wanted = {*config.load_model, *(Path(file).stem for file in config.model)}
+    names = [*config.load_model, *(Path(file).stem for file in config.model)]
+    wanted = set()
+    while names:
+        name = names.pop()
+        if name not in wanted:
+            wanted.add(name)
+            names += components_of(found.get(name, ()))
     return {name: versions for name, versions in found.items() if name in wanted}
+
+
+def components_of(versions: Iterable[ModelVersion | Entry]) -> list[str]:
+    """The names of the models that the steps of ensembles need; none for other models."""
+    sources = (version.source if isinstance(version, Entry) else version for version in versions)
+    return list(dict.fromkeys(step.model for source in sources for step in source.config.ensemble))

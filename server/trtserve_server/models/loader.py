@@ -66,7 +66,7 @@ def load_model(source: ModelVersion, server: ServerConfig) -> LoadedModel:
             _agreed(config.inputs, engine.signature.inputs, "input", max_batch_size),
             _agreed(config.outputs, engine.signature.outputs, "output", max_batch_size),
         )
-        labels = _read_labels(config.outputs, _config_folder(source))
+        labels = read_labels(source)
     except ConfigError as error:
         engine.close()
         raise ConfigError(f"{_config_file(source)}: {error}") from None
@@ -193,7 +193,9 @@ def _config_file(source: ModelVersion) -> Path:
     return next((file for file in files if file.exists()), source.path)
 
 
-def _read_labels(outputs: Sequence[TensorConfig], folder: Path) -> dict[str, Sequence[str]]:
+def read_labels(source: ModelVersion) -> dict[str, Sequence[str]]:
+    """The labels of each output that has a file of them. Raises ConfigError."""
+    outputs, folder = source.config.outputs, _config_folder(source)
     labels: dict[str, Sequence[str]] = {}
     for tensor in outputs:
         if tensor.label_filename:

@@ -14,9 +14,12 @@ from functools import partial
 
 from trtserve_server.config import ServerConfig
 from trtserve_server.errors import ServerStopping
+from trtserve_server.models.assembly import Assembly
 from trtserve_server.models.catalogue import STOPPING, UNLOADED, Catalogue, Entry as Entry, State as State
+from trtserve_server.models.ensemble import EnsembleModel, LoadedEnsemble, load_ensemble
 from trtserve_server.models.loader import LoadedModel, load_model
 from trtserve_server.models.memory import give_back_memory
+from trtserve_server.models.model import Model
 from trtserve_server.models.repository import ModelVersion
 from trtserve_server.models.response_cache import ResponseCache
 from trtserve_server.models.served_model import ServedModel
@@ -26,6 +29,9 @@ log = logging.getLogger(__name__)
 
 OnReplaced = Callable[[Sequence[str]], None]
 """Gets the reasons of the versions that could not be loaded; none where all serve."""
+
+
+Loaded = LoadedModel | LoadedEnsemble | Exception
 
 
 @dataclass
@@ -50,11 +56,14 @@ class Registry(Catalogue):
         self._host = host
         self._loading = loading
         self._freeing = freeing
-        self._draining: set[ServedModel] = set()
-        self._ended: set[ServedModel] = set()  # drained during the server's end, and not yet freed
+        self._draining: set[Model] = set()
+        self._ended: set[Model] = set()  # drained during the server's end, and not yet freed
         self._on_drained: Callable[[], None] | None = None
         self._stopping = False
         self._cache = ResponseCache(config.response_cache_bytes) if config.response_cache_bytes else None
+        self._assembly = Assembly(self, self._make_ensemble)
+        self._has_ensembles = False
+        self._look_pending = False
 
     def load(self, sources: Iterable[ModelVersion], on_loaded: Callable[[], None]) -> None:
         """Loads every source at the same time; calls `on_loaded` once each is READY or UNAVAILABLE."""
@@ -121,11 +130,8 @@ class Registry(Catalogue):
     def drain(self, on_drained: Callable[[], None]) -> None:
         """Unloads everything: nothing new is taken, `on_drained` is called once all that was accepted is answered."""
         self._stopping = True
-        for entry in self.entries():
-            if entry.state is State.READY and entry.model is not None:
-                self._set_state(entry, State.UNLOADING, STOPPING)
-                self._drain(entry.model, lambda: None)
         self._on_drained = on_drained
+        self._drain_the_unneeded()
         self._check_drained()
 
     def stop(self) -> None:
@@ -143,21 +149,26 @@ class Registry(Catalogue):
     def _load(self, replacement: _Replacement, source: ModelVersion) -> None:
         """On a thread of `loading`."""
         try:
-            loaded: LoadedModel | Exception = load_model(source, self._config)
+            loaded: Loaded = load_ensemble(source) if source.config.ensemble else load_model(source, self._config)
         except Exception as error:
             loaded = error
         self._host.reactor.post(self._loaded, replacement, source, loaded)
 
-    def _loaded(self, replacement: _Replacement, source: ModelVersion, loaded: LoadedModel | Exception) -> None:
+    def _loaded(self, replacement: _Replacement, source: ModelVersion, loaded: Loaded) -> None:
         if isinstance(loaded, Exception):
             self._finish_loading(replacement, source, None, loaded)
+            return
+        if isinstance(loaded, LoadedEnsemble):
+            self._has_ensembles = True
+            self._assembly.add(loaded, partial(self._finish_loading, replacement, source))
+            self._look_soon()
             return
         model = ServedModel(loaded, self._host, self._cache)
         model.on_broken(partial(self._broken, model))
         model.start(partial(self._finish_loading, replacement, source, model))
 
     def _finish_loading(
-        self, replacement: _Replacement, source: ModelVersion, model: ServedModel | None, error: Exception | None
+        self, replacement: _Replacement, source: ModelVersion, model: Model | None, error: Exception | None
     ) -> None:
         if self._stopping:
             error = ServerStopping(STOPPING)
@@ -188,7 +199,7 @@ class Registry(Catalogue):
             self._set_state(entry, entry.state, f"what was loaded before serves on; loading it again failed: {reason}")
             log.error("%s serves on as it was; loading it again failed: %s", label, reason)
 
-    def _broken(self, model: ServedModel, reason: str) -> None:
+    def _broken(self, model: Model, reason: str) -> None:
         """Nothing is left that could run the model: it is unavailable until it is loaded again."""
         for entry in self.entries():
             if entry.model is model and entry.state is State.READY:
@@ -229,7 +240,46 @@ class Registry(Catalogue):
                 del self._entries[entry.name]
             self._changed()
 
-    def _drain(self, model: ServedModel, then: Callable[[], None]) -> None:
+    def _make_ensemble(self, loaded: LoadedEnsemble) -> EnsembleModel:
+        return EnsembleModel(loaded, self.find, self._host.reactor, cache=self._cache, epoch=lambda: self.generation)
+
+    def _changed(self) -> None:
+        super()._changed()
+        if self._has_ensembles:
+            self._look_soon()
+
+    def _look_soon(self) -> None:
+        if not self._look_pending:
+            self._look_pending = True
+            self._host.reactor.soon(self._look_at_ensembles)
+
+    def _look_at_ensembles(self) -> None:
+        """Ensembles follow their models: they wait for them, lose them and get them back."""
+        self._look_pending = False
+        if self._stopping:
+            self._assembly.give_up(ServerStopping(STOPPING))
+            return
+        self._assembly.decide()
+        for entry in tuple(self.entries()):
+            if isinstance(entry.model, EnsembleModel) and entry.wanted:
+                problem = entry.model.problem()
+                if problem and (entry.state, entry.reason) != (State.UNAVAILABLE, problem):
+                    self._set_state(entry, State.UNAVAILABLE, problem)
+                    log.error("%s/%s is unavailable: %s", entry.name, entry.version, problem)
+                elif not problem and entry.state is State.UNAVAILABLE:
+                    self._set_state(entry, State.READY)
+                    log.info("%s/%s is ready again", entry.name, entry.version)
+
+    def _drain_the_unneeded(self) -> None:
+        """Drains what no ensemble needs any more; the others follow when the last such ensemble is drained."""
+        under_way = [model for model in self._running() if isinstance(model, EnsembleModel)]
+        needed = {step.model for model in under_way for step in model.config.ensemble}
+        for entry in tuple(self.entries()):
+            if entry.state is State.READY and entry.model is not None and entry.name not in needed:
+                self._set_state(entry, State.UNLOADING, STOPPING)
+                self._drain(entry.model, self._drain_the_unneeded if needed else lambda: None)
+
+    def _drain(self, model: Model, then: Callable[[], None]) -> None:
         self._draining.add(model)
 
         def drained() -> None:
@@ -244,7 +294,7 @@ class Registry(Catalogue):
             on_drained, self._on_drained = self._on_drained, None
             on_drained()
 
-    def _free(self, model: ServedModel, then: Callable[[], None]) -> None:
+    def _free(self, model: Model, then: Callable[[], None]) -> None:
         """Ends a model that runs nothing any more; calls `then` when its memory is given back."""
         model.stop()
         if self._stopping:
@@ -253,13 +303,13 @@ class Registry(Catalogue):
         else:
             self._freeing.submit(self._close, model, then)
 
-    def _close(self, model: ServedModel, then: Callable[[], None]) -> None:
+    def _close(self, model: Model, then: Callable[[], None]) -> None:
         """On a thread of `freeing`."""
         model.close(self._config.drain_timeout_s)
         give_back_memory()
         self._host.reactor.post(then)
 
-    def _running(self) -> set[ServedModel]:
+    def _running(self) -> set[Model]:
         return {*self.models(), *self._draining}
 
 

@@ -103,14 +103,14 @@ class ServedModel:
     def check(self, inputs: Mapping[str, np.ndarray]) -> tuple[int, BatchKey]:
         """The rows of inputs that fit the model, and what they can share a batch by. Raises InvalidRequest."""
         try:
-            self.signature.check(inputs, _wire_name)
+            self.signature.check(inputs, wire_name)
         except SignatureError as error:
             raise InvalidRequest(f"model {self.name!r}: {error}{self._dimensions_hint(inputs)}") from None
         if not self.max_batch_size:
             return 1, ()
         # Where only the rows can differ, all requests can share a batch.
         key = () if self._one_key else tuple(inputs[spec.name].shape[1:] for spec in self.signature.inputs)
-        return self._rows(inputs), key
+        return checked_rows(self.name, inputs, self.max_batch_size), key
 
     def submit(self, request: InferRequest) -> None:
         """Takes a request whose inputs have been checked."""
@@ -150,20 +150,6 @@ class ServedModel:
                 return "; the model is not batched: send its inputs in the shape of the graph"
         return ""
 
-    def _rows(self, inputs: Mapping[str, np.ndarray]) -> int:
-        counts = {name: len(array) for name, array in inputs.items()}
-        rows = next(iter(counts.values()))
-        if any(count != rows for count in counts.values()):
-            raise InvalidRequest(
-                f"model {self.name!r}: inputs differ in their number of rows: {counts}; make them equal"
-            )
-        if not 0 < rows <= self.max_batch_size:
-            raise InvalidRequest(
-                f"model {self.name!r}: a batch of {rows} rows given, 1 to {self.max_batch_size} wanted;"
-                " send fewer rows per request or raise max_batch_size"
-            )
-        return rows
-
 
 def _batcher_options(loaded: LoadedModel) -> BatcherOptions:
     config = loaded.source.config
@@ -200,5 +186,20 @@ def _level_policy(config: BatchConfig | LevelConfig, max_requests: int) -> Level
     )
 
 
-def _wire_name(dtype: np.dtype) -> str:
+def checked_rows(name: str, inputs: Mapping[str, np.ndarray], max_batch_size: int) -> int:
+    """The number of rows that all inputs have. Raises InvalidRequest where they differ or are none or too many."""
+    counts = {each: len(array) for each, array in inputs.items()}
+    rows = next(iter(counts.values()))
+    if any(count != rows for count in counts.values()):
+        raise InvalidRequest(f"model {name!r}: inputs differ in their number of rows: {counts}; make them equal")
+    if not 0 < rows <= max_batch_size:
+        raise InvalidRequest(
+            f"model {name!r}: a batch of {rows} rows given, 1 to {max_batch_size} wanted;"
+            " send fewer rows per request or raise max_batch_size"
+        )
+    return rows
+
+
+def wire_name(dtype: np.dtype) -> str:
+    """The protocol's name of a numpy type."""
     return dtypes.from_numpy(dtype).name

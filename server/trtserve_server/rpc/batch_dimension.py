@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from trtserve_server.models.served_model import ServedModel
+from trtserve_server.models.model import Model
 
 
-def extra_dimensions(model: ServedModel, inputs: Mapping[str, np.ndarray]) -> int:
+def extra_dimensions(model: Model, inputs: Mapping[str, np.ndarray]) -> int:
     """How many dimensions every input has in front of the model's: -1 or 1 where that can only be the batch's, else 0.
 
     -1: the model has a batch dimension, and no input has it. 1: the model has none, and every input comes as a batch
@@ -41,7 +41,7 @@ def as_request(outputs: Mapping[str, np.ndarray], extra: int) -> Mapping[str, np
     return {name: array.reshape(array.shape[1:] if extra < 0 else (1, *array.shape)) for name, array in outputs.items()}
 
 
-def _has_batch_dimension(model: ServedModel) -> bool:
+def _has_batch_dimension(model: Model) -> bool:
     """Whether the first dimension of everything counts rows: of a model that is never batched, the only row."""
     tensors = (*model.signature.inputs, *model.signature.outputs)
     return model.max_batch_size > 0 or all(spec.shape and spec.shape[0] == 1 for spec in tensors)

@@ -13,8 +13,8 @@ from trtserve_protos.errors import ProtocolError
 from trtserve_protos.tensors import array_from_contents, array_from_raw, fill_contents, has_contents, raw_from_array
 from trtserve_server.config import MAX_MESSAGE_BYTES
 from trtserve_server.errors import InvalidRequest, NotSupported
+from trtserve_server.models.model import Model
 from trtserve_server.models.registry import Registry
-from trtserve_server.models.served_model import ServedModel
 from trtserve_server.request import Complete, InferRequest, InferResponse
 from trtserve_server.rpc.batch_dimension import as_model, extra_dimensions
 from trtserve_server.rpc.classification import classify
@@ -182,7 +182,7 @@ def _shared_array(tensor: Any, window: Window, max_tensor_bytes: int) -> Any:
     return shared_input(tensor.name, window, datatype, tuple(tensor.shape), max_tensor_bytes)
 
 
-def _outputs(message: ModelInferRequest, model: ServedModel) -> list[PlannedOutput]:
+def _outputs(message: ModelInferRequest, model: Model) -> list[PlannedOutput]:
     known = model.signature.output_by_name
     outputs: dict[str, PlannedOutput] = {}
     for index, output in enumerate(message.outputs):
@@ -215,7 +215,7 @@ def _requested(plan: InferPlan, response: InferResponse) -> Mapping[str, np.ndar
     return arrays
 
 
-def _scheduling(message: ModelInferRequest, model: ServedModel) -> tuple[int, float]:
+def _scheduling(message: ModelInferRequest, model: Model) -> tuple[int, float]:
     """The priority, and how long the request may wait, in seconds, from its parameters."""
     parameters = message.parameters
     if _is_sequence(parameters):

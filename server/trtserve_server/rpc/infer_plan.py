@@ -17,7 +17,7 @@ from trtserve_protos.dtypes import DataType
 from trtserve_protos.errors import ProtocolError
 from trtserve_protos.tensors import array_from_raw, raw_from_array
 from trtserve_server.errors import InvalidRequest
-from trtserve_server.models.served_model import ServedModel
+from trtserve_server.models.model import Model
 from trtserve_server.request import BatchKey, Complete, InferRequest, InferResponse
 from trtserve_server.rpc.batch_dimension import as_request
 from trtserve_server.shared_memory.regions import Window
@@ -70,7 +70,7 @@ class InferPlan:
 
     def __init__(
         self,
-        model: ServedModel,
+        model: Model,
         inputs: Sequence[PlannedInput],
         outputs: Sequence[PlannedOutput],
         *,
