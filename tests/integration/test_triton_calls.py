@@ -30,8 +30,15 @@ EXTENSIONS = {
 
 
 @pytest.fixture
-def client(serve: Serve, connect: Connect, tmp_path: Path) -> Client:
-    return connect(serve(model=(str(make_models.save(make_models.scale(2.0), tmp_path / "k.onnx")),)))
+def shares_memory() -> bool:
+    """Whether the server lets clients share memory."""
+    return True
+
+
+@pytest.fixture
+def client(serve: Serve, connect: Connect, tmp_path: Path, shares_memory: bool) -> Client:
+    model = make_models.save(make_models.scale(2.0), tmp_path / "k.onnx")
+    return connect(serve(model=(str(model),), allow_client_shared_memory=shares_memory))
 
 
 def is_offered(client: Client, name: str) -> bool:
@@ -50,6 +57,7 @@ def test_the_table_for_users_says_of_every_call_whether_it_is_offered(client: Cl
     assert {name: "offered" if is_offered(client, name) else "not offered" for name, _ in rows} == dict(rows)
 
 
+@pytest.mark.parametrize("shares_memory", [True, False])
 def test_extensions_are_advertised_exactly_as_they_are_offered(client: Client) -> None:
     advertised = client.call("ServerMetadata").extensions
     offered = [name for name, calls in EXTENSIONS.items() if all(is_offered(client, call) for call in calls)]
