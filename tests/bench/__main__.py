@@ -12,9 +12,16 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.bench import convnet, imports, scheduling, unary
+from tests.bench import adaptive, convnet, imports, scheduling, simulation, unary
 
-BENCHES = {"unary": unary.run, "convnet": convnet.run, "imports": imports.run, "scheduling": scheduling.run}
+BENCHES = {
+    "unary": unary.run,
+    "convnet": convnet.run,
+    "imports": imports.run,
+    "scheduling": scheduling.run,
+    "simulation": simulation.run,
+    "adaptive": adaptive.run,
+}
 
 
 def main() -> int:
