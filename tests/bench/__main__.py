@@ -12,7 +12,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.bench import adaptive, convnet, imports, scheduling, simulation, unary
+from tests.bench import adaptive, convnet, imports, overload, scheduling, simulation, unary
 
 BENCHES = {
     "unary": unary.run,
@@ -21,6 +21,7 @@ BENCHES = {
     "scheduling": scheduling.run,
     "simulation": simulation.run,
     "adaptive": adaptive.run,
+    "overload": overload.run,
 }
 
 

@@ -8,7 +8,7 @@ _RUNS = 8
 """Runs that are remembered of each size. The least counts, so that one slow run does not pass for the model's pace."""
 
 _MEMORY_RUNS = 4.0
-"""The time per row is taken over about so many runs: instances that started together end together, with gaps between."""
+"""The time per row is taken over about so many runs: instances that start together end together, with gaps between."""
 
 
 class Pace:
