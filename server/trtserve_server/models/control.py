@@ -25,7 +25,7 @@ from trtserve_server.errors import (
 from trtserve_server.models.catalogue import STOPPING
 from trtserve_server.models.poller import RepositoryPoller
 from trtserve_server.models.registry import Registry
-from trtserve_server.models.repository import Found, ModelVersion, find_model, model_names, scan
+from trtserve_server.models.repository import Found, ModelVersion, check_files, find_model, model_names, scan
 from trtserve_server.options import nearest
 from trtserve_server.scheduling.reactor import Reactor
 
@@ -38,7 +38,7 @@ Operation = Callable[[Done], None]
 class ModelControl:
     """The three modes of model control. Belongs to the scheduling thread; looking at the disk runs in `executor`.
 
-    Raises ConfigError where a repository does not exist or a model to be loaded at the start is in none.
+    Raises ConfigError where a repository or file does not exist, or a model to be loaded at the start is in none.
     """
 
     def __init__(self, config: ServerConfig, registry: Registry, reactor: Reactor, executor: Executor) -> None:
@@ -48,6 +48,7 @@ class ModelControl:
         self._executor = executor
         self._waiting: dict[str, deque[tuple[Operation, Done]]] = {}
         self._stopping = False
+        check_files(config)
         self._first = _to_be_loaded(config, scan(config))
         self._poller: RepositoryPoller | None = None
         if config.model_control_mode == "poll":

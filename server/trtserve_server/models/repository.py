@@ -45,11 +45,21 @@ def find_models(config: ServerConfig) -> list[ModelVersion]:
 
     What is wrong with one model is that model's `problem`, with version "" where no version could be told.
     """
+    check_files(config)
     return [version for versions in scan(config).values() for version in versions]
 
 
+def check_files(config: ServerConfig) -> None:
+    """Raises ConfigError where a model file does not exist: at the start that is a mistake, later it is gone."""
+    for file in map(Path, config.model):
+        if not file.exists():
+            raise ConfigError(f"model file {str(file)!r} does not exist; wanted is the path of an ONNX file")
+        if file.is_dir():
+            raise ConfigError(f"model file {str(file)!r} is a folder; give a folder of models as --model-repository")
+
+
 def scan(config: ServerConfig) -> Found:
-    """The same by name."""
+    """What is there now, by name. Raises ConfigError where a repository does not exist."""
     return {name: _versions(name, paths, config) for name, paths in _places(config).items()}
 
 
@@ -74,11 +84,7 @@ def _places(config: ServerConfig) -> dict[str, list[Path]]:
     places: dict[str, list[Path]] = {}
     for folder in _repository_folders(config.model_repository):
         places.setdefault(_text(folder.name), []).append(folder)
-    for file in map(Path, config.model):
-        if not file.exists():
-            raise ConfigError(f"model file {str(file)!r} does not exist; wanted is the path of an ONNX file")
-        if file.is_dir():
-            raise ConfigError(f"model file {str(file)!r} is a folder; give a folder of models as --model-repository")
+    for file in filter(Path.is_file, map(Path, config.model)):
         places.setdefault(_text(file.stem), []).append(file)
     return places
 

@@ -201,3 +201,15 @@ def test_a_broken_configuration_leaves_the_model_serving_and_shows_why(controlle
     (tmp_path / "a" / "model.toml").unlink()
     c.reactor.advance(2.0)
     assert c.states() == {("a", "1"): State.READY, ("b", "1"): State.READY}
+
+
+def test_a_model_file_that_is_gone_is_unloaded_and_holds_up_nobody(tmp_path):
+    file = make_models.save(make_models.scale(1.0), tmp_path / "k.onnx")
+    (tmp_path / "r").mkdir()
+    c = Controlled(tmp_path / "r", "poll", model=(str(file),), repository_poll_interval_s=1.0)
+    c.start()
+    file.unlink()
+    make_models.save(make_models.scale(2.0), tmp_path / "r" / "n" / "1" / "model.onnx")
+    c.reactor.advance(2.0)
+    assert c.states() == {("n", "1"): State.READY}
+    c.close()
