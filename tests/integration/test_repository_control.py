@@ -337,3 +337,18 @@ def test_poll_mode_swaps_adds_and_removes(serve: Serve, connect: Connect, tmp_pa
     shutil.rmtree(tmp_path / "k")
     server.wait_until(lambda: [e.name for e in registry.entries()] == ["n"])
     assert client.error("ModelInfer", infer_request("k", {"x": X})).code() is NOT_FOUND
+
+
+def test_readiness_counts_what_should_serve(serve: Serve, connect: Connect, tmp_path: Path) -> None:
+    save(tmp_path, 2)
+    make_models.save(make_models.scale(1.0), tmp_path / "n" / "1" / "model.onnx")
+    options = {"model_control_mode": "explicit", "load_model": ("*",), "strict_readiness": True}
+    client = connect(serve(model_repository=(str(tmp_path),), **options))
+    assert client.call("ServerReady").ready
+    client.call("RepositoryModelUnload", model_name="n")
+    assert client.call("ServerReady").ready  # what was unloaded on request should not serve
+    (tmp_path / "n" / "1" / "model.onnx").write_bytes(b"no model")
+    client.error("RepositoryModelLoad", load_request("n"))
+    assert not client.call("ServerReady").ready
+    assert client.states()["n"][0] == "UNAVAILABLE"
+    assert next(client.watch("k")) == "SERVING"
