@@ -63,8 +63,8 @@ def find_perf_analyzer() -> Program:
 def _libb64(folder: Path) -> Path:
     """The folder of libb64, fetched from Debian's or Ubuntu's packages where it is to be had; it may stay empty."""
     unpacked = folder / "libb64"
-    if not unpacked.exists() and shutil.which("apt-get") and shutil.which("dpkg"):
-        unpacked.mkdir()
+    unpacked.mkdir(exist_ok=True)
+    if not any(unpacked.rglob("libb64.so*")) and shutil.which("apt-get") and shutil.which("dpkg"):
         subprocess.run(["apt-get", "download", "libb64-0d"], cwd=unpacked, capture_output=True, check=False)
         for package in unpacked.glob("*.deb"):
             subprocess.run(["dpkg", "-x", package.name, "."], cwd=unpacked, capture_output=True, check=False)
