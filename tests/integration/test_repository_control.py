@@ -230,6 +230,7 @@ class TestGated:
         error = client.error("ModelInfer", infer_request("m", {"x": X}))
         assert (error.code(), "being unloaded" in error.details()) == (grpc.StatusCode.UNAVAILABLE, True)
         load = self.load(client)
+        assert index(client) == [("m", "1", "UNLOADING", "unloaded")]
         assert not (unload.done() or load.done() or engine.closed)
         engines.gate.let_pass()
         held.release()
@@ -253,6 +254,21 @@ class TestGated:
         held.release()
         assert arrays_of(running.result())["y"][0, 0] == 1
         server.wait_until(lambda: old.closed)
+
+    def test_a_model_that_loads_says_so(self, server: RunningServer, connect: Connect, engines: Any) -> None:
+        client = connect(server)
+        client.call("RepositoryModelUnload", model_name="m")
+        engines.gate.shut()
+        under_way = self.load(client)
+        held = engines.gate.batch()  # the self-test
+        assert index(client) == [("m", "1", "LOADING", "")]
+        assert not client.call("ModelReady", name="m").ready
+        error = client.error("ModelInfer", infer_request("m", {"x": X}))
+        assert (error.code(), "is loading" in error.details()) == (grpc.StatusCode.UNAVAILABLE, True)
+        engines.gate.let_pass()
+        held.release()
+        under_way.result()
+        assert index(client) == [("m", "1", "READY", "")]
 
     def test_a_load_under_way_does_not_hold_up_the_servers_end(
         self, server: RunningServer, connect: Connect, engines: Any
