@@ -6,6 +6,7 @@ Command line, environment, files and reference text are derived from the fields 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 from trtserve_engines.config import BACKENDS, ConfigError, OnnxRuntimeOptions, check_at_least, check_choices, option
 
@@ -14,6 +15,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("default", "ISO8601")
 OFF, TIMESTAMPS, TENSORS = "OFF", "TIMESTAMPS", "TENSORS"
 TRACE_LEVELS = (OFF, TIMESTAMPS, TENSORS)
+ZERO, RANDOM = "zero", "random"
 MODEL_CONTROL_MODES = ("none", "poll", "explicit")
 MAX_MESSAGE_BYTES = 2**31 - 1
 
@@ -78,6 +80,36 @@ class TensorConfig:
     dims: tuple[int, ...] | None = option(None, "its shape without the batch dimension; absent = as in the graph")
     label_filename: str = option("", "file beside the configuration with one label per line, for classification")
 
+    def __post_init__(self) -> None:
+        _check_inside("label_filename", self.label_filename)
+
+
+@dataclass(frozen=True)
+class WarmupInput:
+    """One input of a warm-up request."""
+
+    name: str = option("", "the input's name in the graph")
+    datatype: str = option("", "its datatype, for example FP32; empty = as in the graph")
+    dims: tuple[int, ...] | None = option(None, "its shape without the batch dimension; absent = as in the graph")
+    data: str = option(RANDOM, "zero, random, or a file with its raw bytes in the folder `warmup` of the model's")
+
+    def __post_init__(self) -> None:
+        _check_inside("data", self.data)
+
+
+@dataclass(frozen=True)
+class WarmupConfig:
+    """A request that is run before the model is ready."""
+
+    name: str = option("", "what it is called where it fails")
+    batch_size: int = option(1, "its rows, where the model is batched")
+    count: int = option(1, "how many times it is run per instance")
+    inputs: tuple[WarmupInput, ...] = option((), "its tensors")
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 0, "batch_size")
+        check_at_least(self, 1, "count")
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -97,11 +129,13 @@ class ModelConfig:
     )
     levels: tuple[LevelConfig, ...] = option((), "policies of single priority levels")
     warmup_runs: int = option(1, "runs with made-up data per instance before the model is ready")
+    warmup: tuple[WarmupConfig, ...] = option((), "requests that are run before the model is ready as well")
     batching: BatchConfig = field(default_factory=BatchConfig)
     onnxruntime: OnnxRuntimeOptions = field(default_factory=OnnxRuntimeOptions)
 
     def __post_init__(self) -> None:
         check_at_least(self, 0, "instances", "warmup_runs", "run_timeout_s")
+        _check_inside("filename", self.filename)
         known = self.batching.priority_levels
         for level in self.levels:
             if level.level > known:
@@ -232,3 +266,9 @@ def _check_device(device: str) -> None:
         return
     if kind != "gpu" or not all(number.isdecimal() for number in numbers.split(",")):
         raise ConfigError(f"device = {device!r}; wanted is auto, cpu, gpu or gpu: with numbers, for example gpu:0,1")
+
+
+def _check_inside(name: str, path: str) -> None:
+    """A configuration may come over the wire: it may name files of its model and no others."""
+    if PurePath(path).is_absolute() or ".." in PurePath(path).parts:
+        raise ConfigError(f"{name} = {path!r}; wanted is a path inside the model's folder")

@@ -29,6 +29,11 @@ instances = 2
 warmup_runs = 3
 inputs = [{ name = "x", dims = [5] }]
 outputs = [{ name = "y", label_filename = "labels.txt" }]
+warmup = [
+    { name = "zero", batch_size = 2, count = 2, inputs = [{ name = "x", dims = [5], data = "zero" }] },
+    { name = "any", inputs = [{ name = "x", datatype = "FP32" }] },
+    { name = "file", inputs = [{ name = "x", dims = [5], data = "x.bin" }] },
+]
 levels = [{ level = 1, max_queue_size = 5, default_timeout_us = 9, timeout_action = "reject" }]
 
 [batching]
@@ -59,6 +64,8 @@ def repository(tmp_path: Path) -> Path:
         make_models.save(make_models.identity(), tmp_path / "m" / version / "net.onnx")
     (tmp_path / "m" / "model.toml").write_text(MODEL_TOML)
     (tmp_path / "m" / "labels.txt").write_text("a\nb\n")
+    (tmp_path / "m" / "warmup").mkdir()
+    (tmp_path / "m" / "warmup" / "x.bin").write_bytes(bytes(20))
     make_models.save(make_models.scale(2.0), tmp_path / "n" / "1" / "model.onnx")
     return tmp_path
 

@@ -163,6 +163,8 @@ UNIMPLEMENTED = grpc.StatusCode.UNIMPLEMENTED
         (load_request("k", config='{"max_batch_size": -1}'), INVALID, "max_batch_size = -1"),
         (load_request("k", config='{"name": "other"}'), INVALID, "'other'"),
         (load_request("k", config='{"backend": "python"}'), INVALID, "'python'"),
+        (load_request("k", config='{"default_model_filename": "../../x.onnx"}'), INVALID, "inside the model's folder"),
+        (load_request("k", config='{"output": [{"label_filename": "/etc/passwd"}]}'), INVALID, "'/etc/passwd'"),
         (load_request("k", config=True), INVALID, "not a string"),
         (load_request("k", colour="red"), INVALID, "'colour' is unknown"),
         (load_request("k", file__1=b"x"), UNIMPLEMENTED, "put them into the repository"),

@@ -19,6 +19,8 @@ from trtserve_server.options import as_mapping, build, merged
 from trtserve_server.pbtxt import read_pbtxt
 
 CONFIG_FILES = ("model.toml", "config.pbtxt")
+DATA_FOLDER = "warmup"
+"""Where in a model's folder files of warm-up data lie, as at Triton."""
 
 
 @dataclass(frozen=True)
@@ -135,15 +137,16 @@ def _file_version(file: Path, config: ServerConfig, values: Mapping[str, Any] | 
 
 def _versions_in_folder(folder: Path, config: ServerConfig, values: Mapping[str, Any] | None) -> list[ModelVersion]:
     model_config = _folder_config(folder, config, values)
-    labels = fingerprint(folder / tensor.label_filename for tensor in model_config.outputs if tensor.label_filename)
+    labels = [folder / tensor.label_filename for tensor in model_config.outputs if tensor.label_filename]
+    beside = fingerprint(labels) + (folder_fingerprint(folder / DATA_FOLDER) if model_config.warmup else ())
     numbers = choose_versions(_version_numbers(folder), model_config.versions)
-    return [_version(folder, number, model_config, labels) for number in numbers]
+    return [_version(folder, number, model_config, beside) for number in numbers]
 
 
-def _version(folder: Path, number: int, config: ModelConfig, labels: Fingerprint) -> ModelVersion:
+def _version(folder: Path, number: int, config: ModelConfig, beside: Fingerprint) -> ModelVersion:
     path = folder / str(number) / config.filename
     problem = "" if path.exists() else f"{path.parent} holds no {config.filename}; put the model there"
-    content = labels + folder_fingerprint(path.parent)
+    content = beside + folder_fingerprint(path.parent)
     return ModelVersion(folder.name, str(number), path, config, problem, content)
 
 
