@@ -147,6 +147,18 @@ def test_unloading_what_is_not_there_is_an_error(controlled):
     assert c.ended == [("unload", "a", ModelNotFound)]
 
 
+@pytest.mark.parametrize(("dependents", "left"), [(False, {"b"}), (True, set())])
+def test_dependents_are_unloaded_where_that_is_asked_for(controlled, dependents, left):
+    """The parts of "a" are "b" and one that has never been loaded."""
+    c = controlled(load_model=("a", "b"))
+    c.start(), c.ended.clear()
+    c.registry.find("a").parts = ("b", "c")
+    c.control.unload("a", c.ended.append, dependents=dependents)
+    c.reactor.run()
+    assert c.ended == [None]
+    assert {name for (name, _), state in c.states().items() if state is State.READY} == left
+
+
 def test_the_servers_end_fails_what_has_not_begun_and_what_comes(controlled):
     c = controlled()
     c.load("a"), c.unload("a")
