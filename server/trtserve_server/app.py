@@ -32,7 +32,7 @@ from trtserve_server.scheduling.host import Host
 from trtserve_server.scheduling.reactor import AsyncioReactor
 from trtserve_server.security import server_credentials
 from trtserve_server.shared_memory.regions import Regions
-from trtserve_server.trace_file import Trace, write_traces
+from trtserve_server.trace_file import TraceWriter
 from trtserve_server.tracing import Tracer
 
 
@@ -49,15 +49,15 @@ class App:
         reactor = AsyncioReactor()
         host = Host(reactor, max_running=config.max_running, max_inflight_bytes=config.max_inflight_bytes)
         self._executors = ThreadPoolExecutor(config.load_threads, "load"), ThreadPoolExecutor(1, "repository")
-        self._writing = ThreadPoolExecutor(1, "traces")
         self.registry = Registry(config, host, *self._executors)
         self.registry.on_change = self._publish_health
         self.control = ModelControl(config, self.registry, reactor, self._executors[1])
         self._repository = RepositoryService(self.registry, self.control)
         self._health = HealthService()
         self._reflection = ReflectionService((oip.SERVICE, health.SERVICE))
-        self._tracer = Tracer(config.trace, self._write_traces)
         regions = Regions() if config.allow_client_shared_memory else None
+        self._traces = TraceWriter(ThreadPoolExecutor(1, "traces"))
+        self._tracer = Tracer(config.trace, self._traces.write)
         self._oip = OipService(
             self.registry,
             InferCodec(self.registry, self._tracer, regions, config.max_message_bytes),
@@ -128,14 +128,11 @@ class App:
         await self._server.stop(0)
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self.registry.close, 1.0)
-        await loop.run_in_executor(None, self._writing.shutdown)
+        await loop.run_in_executor(None, self._traces.close)
         for executor in self._executors:
             executor.shutdown(wait=False, cancel_futures=True)
         if self._metrics:
             await loop.run_in_executor(None, self._metrics.close)
-
-    def _write_traces(self, path: str, traces: list[Trace], anew: bool) -> None:
-        self._writing.submit(write_traces, path, traces, anew=anew)
 
     def _make_server(self) -> grpc.aio.Server:
         size = self.config.max_message_bytes

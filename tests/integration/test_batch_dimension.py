@@ -102,7 +102,9 @@ REFUSED = [
     pytest.param(
         make_models.scale(1.0), "", {"x": ROW[None, None]}, ["[1, 1, 4] given", "[-1, 4] wanted"], id="one-too-many"
     ),
-    pytest.param(make_models.scale(1.0), "", {"x": ROW[:3]}, ["[1, 3] given", "[-1, 4] wanted"], id="wrong-size"),
+    pytest.param(
+        make_models.scale(1.0), "", {"x": ROW[:3]}, ["[3] given", "[-1, 4] wanted", "1 for a single"], id="wrong-size"
+    ),
     pytest.param(
         make_models.identity(dims=(4,)),
         "",

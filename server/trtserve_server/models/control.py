@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
@@ -22,10 +22,10 @@ from trtserve_server.errors import (
     RequestError,
     ServerStopping,
 )
-from trtserve_server.models.catalogue import STOPPING, Entry
+from trtserve_server.models.catalogue import STOPPING
 from trtserve_server.models.poller import RepositoryPoller
 from trtserve_server.models.registry import Registry
-from trtserve_server.models.repository import Found, ModelVersion, find_model, model_names, scan
+from trtserve_server.models.repository import Found, ModelVersion, check_files, find_model, model_names, scan
 from trtserve_server.options import nearest
 from trtserve_server.scheduling.reactor import Reactor
 
@@ -38,7 +38,7 @@ Operation = Callable[[Done], None]
 class ModelControl:
     """The three modes of model control. Belongs to the scheduling thread; looking at the disk runs in `executor`.
 
-    Raises ConfigError where a repository does not exist or a model to be loaded at the start is in none.
+    Raises ConfigError where a repository or file does not exist, or a model to be loaded at the start is in none.
     """
 
     def __init__(self, config: ServerConfig, registry: Registry, reactor: Reactor, executor: Executor) -> None:
@@ -48,6 +48,7 @@ class ModelControl:
         self._executor = executor
         self._waiting: dict[str, deque[tuple[Operation, Done]]] = {}
         self._stopping = False
+        check_files(config)
         self._first = _to_be_loaded(config, scan(config))
         self._poller: RepositoryPoller | None = None
         if config.model_control_mode == "poll":
@@ -87,22 +88,33 @@ class ModelControl:
         self._check_mode("loaded")
         self._enqueue(name, partial(self._load, name, values), on_done)
 
-    def unload(self, name: str, on_done: Done, *, with_components: bool = False) -> None:
+    def unload(self, name: str, on_done: Done, *, dependents: bool = False) -> None:
         """Unloads a model; `on_done` comes when its requests are answered and its memory is freed.
 
-        `with_components` unloads the models of an ensemble's steps after it. Raises ModelControlOff.
+        `dependents` unloads the models that it is composed of as well, after it. Raises ModelControlOff.
         """
         self._check_mode("unloaded")
-        components = components_of(self._registry.versions(name)) if with_components else []
+        parts = self._registry.parts(name) if dependents else ()
 
         def unloaded(error: RequestError | None) -> None:
-            if error is not None or not components:
+            if error is not None or not parts:
                 on_done(error)
             else:
-                component = components.pop(0)
-                self._enqueue(component, partial(self._unload_if_known, component), unloaded)
+                self._unload_all(parts, on_done)
 
         self._enqueue(name, partial(self._unload, name), unloaded)
+
+    def _unload_all(self, names: Collection[str], on_done: Done) -> None:
+        left = len(names)
+
+        def unloaded(error: RequestError | None) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                on_done(None)  # one that is not there needs no unloading
+
+        for name in names:
+            self._enqueue(name, partial(self._unload, name), unloaded)
 
     def names(self) -> list[str]:
         """The models that could be loaded: all on disk. From any thread, blocking. Raises ConfigError."""
@@ -157,12 +169,6 @@ class ModelControl:
         except Exception as error:  # whatever it is, the operations behind this one must have their turn
             log.exception("looking for model %r failed", name)
             return LoadFailed(f"looking for model {name!r} failed with {type(error).__name__}; the log has the details")
-
-    def _unload_if_known(self, name: str, done: Done) -> None:
-        if self._registry.versions(name):
-            self._unload(name, done)
-        else:
-            done(None)
 
     def _look_for_components(self, ensembles: Sequence[ModelVersion]) -> Found:
         """The models of the steps of ensembles, and of ensembles among them, as far as they are on disk."""
@@ -220,7 +226,6 @@ def _to_be_loaded(config: ServerConfig, found: Found) -> Found:
     return {name: versions for name, versions in found.items() if name in wanted}
 
 
-def components_of(versions: Iterable[ModelVersion | Entry]) -> list[str]:
+def components_of(versions: Iterable[ModelVersion]) -> list[str]:
     """The names of the models that the steps of ensembles need; none for other models."""
-    sources = (version.source if isinstance(version, Entry) else version for version in versions)
-    return list(dict.fromkeys(step.model for source in sources for step in source.config.ensemble))
+    return list(dict.fromkeys(step.model for version in versions for step in version.config.ensemble))

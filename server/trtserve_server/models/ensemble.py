@@ -73,6 +73,7 @@ class EnsembleModel:
         self._now = reactor.now
         self.name = loaded.source.name
         self.version = loaded.source.version
+        self.parts = [step.model for step in self._graph.steps]
         self.labels = loaded.labels
         self.load_s = loaded.load_s
         self.statistics = ModelStatistics()

@@ -88,6 +88,8 @@ class InstanceGroup:
                 max_batch_size=loaded.max_batch_size,
                 runs=loaded.source.config.warmup_runs,
             )
+            for request in loaded.warmup:
+                request.run(context)
         except BaseException:
             context.close()
             raise

@@ -24,6 +24,7 @@ from trtserve_protos import dtypes
 from trtserve_protos.errors import DataTypeError
 from trtserve_server.config import ServerConfig, TensorConfig
 from trtserve_server.models.repository import CONFIG_FILES, ModelVersion
+from trtserve_server.models.warmup import WarmupRequest, warmup_requests
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class LoadedModel:
     max_batch_size: int
     batching_reason: str
     labels: Mapping[str, Sequence[str]]
+    warmup: Sequence[WarmupRequest]
     instances: int
     inline: bool
     load_s: float
@@ -67,6 +69,7 @@ def load_model(source: ModelVersion, server: ServerConfig) -> LoadedModel:
             _agreed(config.outputs, engine.signature.outputs, "output", max_batch_size),
         )
         labels = read_labels(source)
+        warmup = warmup_requests(config.warmup, signature, max_batch_size, _config_folder(source))
     except ConfigError as error:
         engine.close()
         raise ConfigError(f"{_config_file(source)}: {error}") from None
@@ -80,7 +83,9 @@ def load_model(source: ModelVersion, server: ServerConfig) -> LoadedModel:
     inline = inline and _is_quick(engine, model, max_batch_size, server.inline_run_limit_us / 1e6)
     seconds = time.monotonic() - start
     instances = 1 if inline else instances
-    return LoadedModel(source, engine, signature, max_batch_size, batch.reason, labels, instances, inline, seconds)
+    return LoadedModel(
+        source, engine, signature, max_batch_size, batch.reason, labels, warmup, instances, inline, seconds
+    )
 
 
 def warm_up(context: ExecutionContext, signature: Signature, *, max_batch_size: int, runs: int) -> None:

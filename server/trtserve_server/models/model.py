@@ -20,6 +20,8 @@ class Model(Protocol):
 
     name: str
     version: str
+    parts: Sequence[str]
+    """The names of the models that this one is composed of; none for a single one."""
     signature: Signature
     statistics: ModelStatistics
 

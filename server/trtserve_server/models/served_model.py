@@ -27,6 +27,9 @@ from trtserve_server.statistics import ModelStatistics
 class ServedModel:
     """One version of one model. All methods belong to the scheduling thread, but `close`."""
 
+    parts: Sequence[str] = ()
+    """The names of the models that this one is composed of: it is a single one."""
+
     def __init__(self, loaded: LoadedModel, host: Host, cache: ResponseCache | None = None) -> None:
         self._loaded = loaded
         self._engine = loaded.engine

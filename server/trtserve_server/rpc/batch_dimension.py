@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from trtserve_engines.signature import DYNAMIC
 from trtserve_server.models.model import Model
 
 
@@ -21,11 +22,10 @@ def extra_dimensions(model: Model, inputs: Mapping[str, np.ndarray]) -> int:
     specs = model.signature.input_by_name
     if inputs.keys() != specs.keys() or not inputs:
         return 0
-    extra = {len(array.shape) - len(specs[name].shape) for name, array in inputs.items()}
-    if extra == {-1} and _has_batch_dimension(model):
-        return -1
-    if extra == {1} and not model.max_batch_size and all(array.shape[0] == 1 for array in inputs.values()):
-        return 1
+    differences = {len(array.shape) - len(specs[name].shape) for name, array in inputs.items()}
+    for extra, possible in ((-1, _has_batch_dimension(model)), (1, not model.max_batch_size)):
+        if possible and differences == {extra}:
+            return extra if all(_fits(array.shape, specs[name].shape, extra) for name, array in inputs.items()) else 0
     return 0
 
 
@@ -39,6 +39,12 @@ def as_request(outputs: Mapping[str, np.ndarray], extra: int) -> Mapping[str, np
     if not extra:
         return outputs
     return {name: array.reshape(array.shape[1:] if extra < 0 else (1, *array.shape)) for name, array in outputs.items()}
+
+
+def _fits(shape: Sequence[int], wanted: Sequence[int], extra: int) -> bool:
+    if extra > 0 and shape[0] != 1:
+        return False
+    return all(size == want or want == DYNAMIC for size, want in zip(as_model(shape, extra), wanted, strict=True))
 
 
 def _has_batch_dimension(model: Model) -> bool:

@@ -104,6 +104,7 @@ HONOURED_VALUES = {
     "version_policy { specific { versions: [2, 5] } }": ("versions", "2,5"),
     "instance_group [ { count: 2 kind: KIND_CPU }, { } ]": ("instances", 3),
     'model_warmup [ { name: "a" count: 3 }, { } ]': ("warmup_runs", 4),
+    'model_warmup { inputs { key: "x" value { dims: 1 zero_data: true } } }': ("warmup_runs", 0),
 }
 
 
