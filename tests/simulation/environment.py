@@ -92,7 +92,7 @@ def _packages(library: Path) -> Path:
 def _pycuda_wheel(library: Path, scratch: Path) -> Path:
     """Builds pycuda, of which there are no wheels, with CUDA's headers and the stand-in to link with."""
     _pip("download", "--no-deps", "--only-binary=:all:", "--dest", scratch, *HEADERS)
-    _pip("download", "--no-deps", "--no-binary=:all:", "--dest", scratch, PYCUDA)
+    _pip("download", "--no-deps", "--no-binary=pycuda", "--dest", scratch, PYCUDA)
     for wheel in scratch.glob("*.whl"):
         zipfile.ZipFile(wheel).extractall(scratch / "headers")
     (archive,) = scratch.glob("pycuda-*.tar.gz")
@@ -121,5 +121,6 @@ def _pip(*arguments: object) -> None:
 def _run(*command: object) -> None:
     result = subprocess.run(list(map(str, command)), capture_output=True, text=True, env={**os.environ, "CFLAGS": "-w"})
     if result.returncode != 0:
+        shown = " ".join([Path(str(command[0])).name, *map(str, command[1:4])])
         last = "\n".join((result.stderr or result.stdout).strip().splitlines()[-5:])
-        raise SimulationUnavailable(f"{Path(str(command[0])).name} {command[1]} ... failed: {last}")
+        raise SimulationUnavailable(f"{shown} failed: {last}")

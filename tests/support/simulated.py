@@ -20,15 +20,14 @@ import pytest
 from tests.simulation.environment import SimulationUnavailable, simulation_environment
 from tests.support.environments import ROOT
 
-TIMEOUT_S = 900
+_TIMEOUT = ("timeout", "--kill-after=10", "900")
 _REPORTS = "TRTSERVE_SIMULATED_REPORTS"
 
 Variables = tuple[tuple[str, str], ...]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Names the marker, and lets a child write its reports down."""
-    config.addinivalue_line("markers", "simulated(**environment): runs in a child process with the stand-in libcuda")
+    """In a child, writes the reports down; elsewhere, runs marked tests in children."""
     if _REPORTS in os.environ:
         config.pluginmanager.register(_ReportWriter(config, Path(os.environ[_REPORTS])))
     else:
@@ -122,8 +121,7 @@ def _run_child(config: pytest.Config, variables: Variables, items: Sequence[pyte
         names.write_text("\n".join(item.nodeid for item in items))
         reports.touch()
         process = subprocess.run(
-            ["timeout", "--kill-after=10", str(TIMEOUT_S), sys.executable, "-X", "faulthandler", "-m", "pytest"]
-            + ["-p", "no:cacheprovider", "--color=no", f"@{names}"],
+            [*_TIMEOUT, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", f"@{names}"],
             cwd=ROOT,
             env={**os.environ, **simulation, **dict(variables), _REPORTS: str(reports)},
             stdout=subprocess.PIPE,
