@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from ._basics import log, log_error
+from ._basics import log, log_error, register_logger
 from ._real import Native, Severity, as_in_this_generation
 
 
@@ -67,6 +67,8 @@ def get_plugin_registry() -> IPluginRegistry:
 
 def init_libnvinfer_plugins(logger: object, namespace: str) -> bool:
     """Registers the plugins that come with TensorRT; the simulation has none."""
+    if logger is not None:
+        register_logger(logger)
     log(Severity.VERBOSE, "Plugin library of the simulation initialised")
     return True
 
