@@ -18,6 +18,7 @@ import numpy as np
 from trtserve_engines.config import OnnxRuntimeOptions
 from trtserve_engines.engine import Arrays, BatchResult
 from trtserve_engines.errors import ExecutionError, ModelFileError
+from trtserve_engines.import_onnxruntime import import_onnxruntime
 from trtserve_engines.onnx_model import OnnxModel
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
 from trtserve_engines.staging import StagingBuffer, gather, gathered_shape
@@ -27,14 +28,6 @@ if TYPE_CHECKING:
 
 _BFLOAT16_ELEMENT_TYPE = 16
 _MAX_BINDINGS = 64
-
-
-def _import_onnxruntime() -> Any:
-    # Builds for Linux carry telemetry since 1.30; it reads this when it is loaded.
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    import onnxruntime
-
-    return onnxruntime
 
 
 class OnnxRuntimeEngine:
@@ -51,7 +44,7 @@ class OnnxRuntimeEngine:
     @classmethod
     def load(cls, model: OnnxModel, options: OnnxRuntimeOptions) -> OnnxRuntimeEngine:
         """Loads the model. Raises ModelFileError with ONNX Runtime's own reason where it refuses."""
-        ort = _import_onnxruntime()
+        ort = import_onnxruntime()
         try:
             session = ort.InferenceSession(
                 os.fspath(model.path), _session_options(ort, options), providers=["CPUExecutionProvider"]
@@ -211,7 +204,7 @@ def _known_shape(spec: TensorSpec, rows: int | None) -> tuple[int, ...] | None:
 
 
 def _ort_value(array: np.ndarray) -> Any:
-    ort = _import_onnxruntime()
+    ort = import_onnxruntime()
     if array.dtype.name == "bfloat16":  # numpy does not know it, so neither do ONNX Runtime's conversions
         return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), _BFLOAT16_ELEMENT_TYPE)
     return ort.OrtValue.ortvalue_from_numpy(array)
