@@ -27,9 +27,6 @@ from trtserve_engines.tensorrt.trt_log import LogLines, TensorRtLog, tensorrt_lo
 OnProgress = Callable[[Progress], bool]
 """Called from TensorRT's threads; False ends the build."""
 
-SCHEMA = 1
-"""Part of an engine's key: raise it when the same config would now be built otherwise."""
-
 
 @dataclass(frozen=True)
 class BuiltPlan:
