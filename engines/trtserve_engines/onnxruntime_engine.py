@@ -17,8 +17,9 @@ import numpy as np
 from trtserve_engines.config import OnnxRuntimeOptions
 from trtserve_engines.engine import Arrays, BatchResult
 from trtserve_engines.errors import ExecutionError
+from trtserve_engines.import_onnxruntime import import_onnxruntime
 from trtserve_engines.onnx_model import OnnxModel
-from trtserve_engines.onnxruntime_sessions import Sessions, import_onnxruntime, one_line, open_sessions
+from trtserve_engines.onnxruntime_sessions import Sessions, one_line, open_sessions
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
 from trtserve_engines.staging import StagingBuffer, gather, gathered_shape, joined
 
