@@ -31,7 +31,7 @@ from trtserve_server.rpc.trace_setting import TraceSettingService
 from trtserve_server.scheduling.host import Host
 from trtserve_server.scheduling.reactor import AsyncioReactor
 from trtserve_server.security import server_credentials
-from trtserve_server.shared_memory.regions import Regions
+from trtserve_server.shared_memory.offer import SharedMemoryOffer
 from trtserve_server.trace_file import TraceWriter
 from trtserve_server.tracing import Tracer
 
@@ -55,20 +55,20 @@ class App:
         self._repository = RepositoryService(self.registry, self.control)
         self._health = HealthService()
         self._reflection = ReflectionService((oip.SERVICE, health.SERVICE))
-        regions = Regions() if config.allow_client_shared_memory else None
+        self._shared_memory = SharedMemoryOffer(config)
         self._traces = TraceWriter(ThreadPoolExecutor(1, "traces"))
         self._tracer = Tracer(config.trace, self._traces.write)
         self._oip = OipService(
             self.registry,
-            InferCodec(self.registry, self._tracer, regions, config.max_message_bytes),
+            InferCodec(self.registry, self._tracer, self._shared_memory.regions, config.max_message_bytes),
             lambda: self.ready,
             config.stream_window,
-            shared_memory=config.allow_client_shared_memory,
+            shared_memory=self._shared_memory.extensions,
             messages={
                 **self._repository.messages(),
                 **TraceSettingService(self._tracer, self.registry).messages(),
                 **LogSettingsService(output or LogOutput(config)).messages(),
-                **shared_memory_calls(regions, config.client_shared_memory_prefix),
+                **shared_memory_calls(self._shared_memory),
             },
         )
         self._serving = False
@@ -128,6 +128,7 @@ class App:
         await self._server.stop(0)
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self.registry.close, 1.0)
+        self._shared_memory.close()
         await loop.run_in_executor(None, self._traces.close)
         for executor in self._executors:
             executor.shutdown(wait=False, cancel_futures=True)

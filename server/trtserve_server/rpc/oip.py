@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -44,6 +44,7 @@ EXTENSIONS = (
     "schedule_policy",
     "model_configuration",
     "system_shared_memory",
+    "cuda_shared_memory",
     "binary_tensor_data",
     "parameters",
     "statistics",
@@ -52,14 +53,14 @@ EXTENSIONS = (
 )
 """Triton's names of what is implemented here, in its order; nothing that is not."""
 
-SHARED_MEMORY_EXTENSIONS = frozenset({"system_shared_memory"})
-"""Those that are offered only where clients may share memory."""
+SHARED_MEMORY_EXTENSIONS = frozenset({"system_shared_memory", "cuda_shared_memory"})
+"""Those that are not offered everywhere."""
 
 
 class OipService:
     """The calls of inference.GRPCInferenceService; `messages` holds those that live in files of their own.
 
-    `is_ready` says whether the server as a whole serves, `shared_memory` whether clients may share memory.
+    `is_ready` says whether the server as a whole serves, `shared_memory` which of SHARED_MEMORY_EXTENSIONS it offers.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class OipService:
         is_ready: Callable[[], bool],
         stream_window: int,
         *,
-        shared_memory: bool,
+        shared_memory: Collection[str],
         messages: Mapping[str, MessageCall],
     ) -> None:
         self._registry = registry
@@ -77,7 +78,7 @@ class OipService:
         self._codec = codec
         self._is_ready = is_ready
         self._stream_window = stream_window
-        withheld = frozenset() if shared_memory else SHARED_MEMORY_EXTENSIONS
+        withheld = SHARED_MEMORY_EXTENSIONS.difference(shared_memory)
         self._extensions = [name for name in EXTENSIONS if name not in withheld]
         self._streams: set[InferStream] = set()
         self._streams_ended = False

@@ -102,10 +102,10 @@ class Regions:
 
     def window(self, name: str, offset: int, size: int) -> Window:
         """A part of the region called `name`. Raises RegionNotFound, or InvalidRequest where it is not inside."""
-        region = self.find(name)
-        if offset + size > region.byte_size:
+        end = self.find(name).byte_size  # the region itself in a variable would live as long as an error's traceback
+        if offset + size > end:
             raise InvalidRequest(
                 f"{size} bytes at offset {offset} of shared memory region {name!r} end at byte {offset + size};"
-                f" the region ends at {region.byte_size}"
+                f" the region ends at {end}"
             )
-        return Window(region, offset, size)
+        return Window(self.find(name), offset, size)
