@@ -1,4 +1,4 @@
-"""600 kB both ways in shared memory against the same tensors in messages, at the same server."""
+"""600 kB both ways in shared memory against the same tensors in messages: at the same server, and at the baseline's."""
 
 from __future__ import annotations
 
@@ -22,19 +22,23 @@ CONCURRENT = 4
 
 
 def run(folder: Path, rounds: int, seconds: float) -> Iterator[Ratio]:
-    """The comparison, at 4 concurrent calls. All read the same input and write the same output."""
+    """The comparisons, at 4 concurrent calls. All read the same input and write the same output."""
     make_models.save(make_models.scale(2.0, ELEMENTS), folder / "large.onnx")
     plain = request("large", "x", np.ones((1, ELEMENTS), np.float32))
-    with servers.trtserve(str(folder / "large.onnx"), "--allow-client-shared-memory") as ours, shared(ours) as region:
-        pairs = in_turn(
-            rounds,
-            lambda: closed_loop(ours, in_shared_memory(region), CONCURRENT, seconds).rate,
-            lambda: closed_loop(ours, plain, CONCURRENT, seconds).rate,
-        )
-    figures = "{:.0f}/s / {:.0f}/s".format(*medians(pairs))
-    yield Ratio(
-        "600 kB both ways, shared memory: rate / messages", [one / other for one, other in pairs], 3.0, True, figures
-    )
+    with (
+        servers.baseline() as baseline,
+        servers.trtserve(str(folder / "large.onnx"), "--allow-client-shared-memory") as ours,
+        shared(ours) as region,
+    ):
+        for name, url in (("messages", ours), ("baseline servicer", baseline)):
+            pairs = in_turn(
+                rounds,
+                lambda: closed_loop(ours, in_shared_memory(region), CONCURRENT, seconds).rate,
+                lambda url=url: closed_loop(url, plain, CONCURRENT, seconds).rate,  # type: ignore[misc]
+            )
+            figures = "{:.0f}/s / {:.0f}/s".format(*medians(pairs))
+            values = [one / other for one, other in pairs]
+            yield Ratio(f"600 kB both ways, shared memory: rate / {name}", values, 3.0, True, figures)
 
 
 @contextmanager
