@@ -326,6 +326,7 @@ def test_a_stop_answers_what_an_ensemble_has_accepted(scripted: Callable[..., An
     np.testing.assert_array_equal(arrays_of(future.result())["out"], 2 * ONES)
     stopping.join()
     assert stopped == [True]
+    assert {entry.state.value for entry in m.server.app.registry.entries()} == {"UNLOADING"}
 
 
 def test_an_explicit_load_brings_the_models_of_the_steps(start: Callable[..., Client]) -> None:

@@ -14,9 +14,9 @@ from functools import partial
 
 from trtserve_server.config import ServerConfig
 from trtserve_server.errors import ServerStopping
-from trtserve_server.models.assembly import Assembly
-from trtserve_server.models.catalogue import STOPPING, UNLOADED, Catalogue, Entry as Entry, State as State
-from trtserve_server.models.ensemble import EnsembleModel, LoadedEnsemble, load_ensemble
+from trtserve_server.models.assembly import Assembly, needed_by
+from trtserve_server.models.catalogue import STOPPING, UNLOADED, Entry as Entry, State as State
+from trtserve_server.models.ensemble import LoadedEnsemble, load_ensemble
 from trtserve_server.models.loader import LoadedModel, load_model
 from trtserve_server.models.memory import give_back_memory
 from trtserve_server.models.model import Model
@@ -44,14 +44,16 @@ class _Replacement:
     failures: list[str] = field(default_factory=list)
 
 
-class Registry(Catalogue):
+class Registry(Assembly):
     """The models by name and version. Belongs to the scheduling thread.
 
     Loading runs in `loading`, freeing in `freeing`, so that it does not wait for what takes long to load.
     """
 
     def __init__(self, config: ServerConfig, host: Host, loading: Executor, freeing: Executor) -> None:
-        super().__init__()
+        super().__init__(
+            host.reactor, ResponseCache(config.response_cache_bytes) if config.response_cache_bytes else None
+        )
         self._config = config
         self._host = host
         self._loading = loading
@@ -59,11 +61,6 @@ class Registry(Catalogue):
         self._draining: set[Model] = set()
         self._ended: set[Model] = set()  # drained during the server's end, and not yet freed
         self._on_drained: Callable[[], None] | None = None
-        self._stopping = False
-        self._cache = ResponseCache(config.response_cache_bytes) if config.response_cache_bytes else None
-        self._assembly = Assembly(self, self._make_ensemble)
-        self._has_ensembles = False
-        self._look_pending = False
 
     def load(self, sources: Iterable[ModelVersion], on_loaded: Callable[[], None]) -> None:
         """Loads every source at the same time; calls `on_loaded` once each is READY or UNAVAILABLE."""
@@ -159,9 +156,7 @@ class Registry(Catalogue):
             self._finish_loading(replacement, source, None, loaded)
             return
         if isinstance(loaded, LoadedEnsemble):
-            self._has_ensembles = True
-            self._assembly.add(loaded, partial(self._finish_loading, replacement, source))
-            self._look_soon()
+            self._assemble(loaded, partial(self._finish_loading, replacement, source))
             return
         model = ServedModel(loaded, self._host, self._cache)
         model.on_broken(partial(self._broken, model))
@@ -240,40 +235,10 @@ class Registry(Catalogue):
                 del self._entries[entry.name]
             self._changed()
 
-    def _make_ensemble(self, loaded: LoadedEnsemble) -> EnsembleModel:
-        return EnsembleModel(loaded, self.find, self._host.reactor, cache=self._cache, epoch=lambda: self.generation)
-
-    def _changed(self) -> None:
-        super()._changed()
-        if self._has_ensembles:
-            self._look_soon()
-
-    def _look_soon(self) -> None:
-        if not self._look_pending:
-            self._look_pending = True
-            self._host.reactor.soon(self._look_at_ensembles)
-
-    def _look_at_ensembles(self) -> None:
-        """Ensembles follow their models: they wait for them, lose them and get them back."""
-        self._look_pending = False
-        if self._stopping:
-            self._assembly.give_up(ServerStopping(STOPPING))
-            return
-        self._assembly.decide()
-        for entry in tuple(self.entries()):
-            if isinstance(entry.model, EnsembleModel) and entry.wanted:
-                problem = entry.model.problem()
-                if problem and (entry.state, entry.reason) != (State.UNAVAILABLE, problem):
-                    self._set_state(entry, State.UNAVAILABLE, problem)
-                    log.error("%s/%s is unavailable: %s", entry.name, entry.version, problem)
-                elif not problem and entry.state is State.UNAVAILABLE:
-                    self._set_state(entry, State.READY)
-                    log.info("%s/%s is ready again", entry.name, entry.version)
-
     def _drain_the_unneeded(self) -> None:
         """Drains what no ensemble needs any more; the others follow when the last such ensemble is drained."""
-        under_way = [model for model in self._running() if isinstance(model, EnsembleModel)]
-        needed = {step.model for model in under_way for step in model.config.ensemble}
+        ready = [entry.model for entry in self.entries() if entry.state is State.READY and entry.model is not None]
+        needed = needed_by((*ready, *self._draining))
         for entry in tuple(self.entries()):
             if entry.state is State.READY and entry.model is not None and entry.name not in needed:
                 self._set_state(entry, State.UNLOADING, STOPPING)
