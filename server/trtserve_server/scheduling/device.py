@@ -53,7 +53,7 @@ class Device:
 
         All cores where batches have come one at a time, else an equal part of them, and never more than are free.
         """
-        part = min(self._cores / self._crowd, self._cores - self._busy_cores)
+        part = min(self._cores / round(self._crowd), self._cores - self._busy_cores)
         return max((number for number in choices if number <= part), default=choices[0])
 
     def start(self, share: Share, threads: int) -> None:
