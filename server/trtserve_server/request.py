@@ -17,15 +17,20 @@ BatchKey = tuple[tuple[int, ...], ...]
 
 @dataclass(slots=True)
 class Timing:
-    """When the phases of a request began and ended, in seconds of the monotonic clock, and its share of the batch."""
+    """When the phases of a request began and ended, in seconds of the monotonic clock, and the batch that it ran in.
+
+    It waits in the queue until its batch is `cut`, and the batch for its instance until it is `started`.
+    """
 
     arrived: float
+    cut: float
     started: float
     ended: float
     input_ns: int
     compute_ns: int
     output_ns: int
     batch_rows: int
+    instance: str
 
 
 @dataclass(slots=True)

@@ -12,16 +12,18 @@ from trtserve_server.request import InferRequest, InferResponse, Outcome, Timing
 
 
 class Batch:
-    """Requests in the order of their rows.
+    """Requests in the order of their rows, when they were taken from the queue, and the instance that runs them.
 
     `parts` are their inputs as they were when the batch was cut: a request that is given up meanwhile loses its own
     hold on them, which must not disturb the run.
     """
 
-    __slots__ = ("parts", "requests", "rows")
+    __slots__ = ("cut", "instance", "parts", "requests", "rows")
 
-    def __init__(self, requests: Sequence[InferRequest]) -> None:
+    def __init__(self, requests: Sequence[InferRequest], *, cut: float, instance: str) -> None:
         self.requests = requests
+        self.cut = cut
+        self.instance = instance
         self.parts = [request.inputs for request in requests]
         self.rows = sum(request.rows for request in requests)
 
@@ -51,7 +53,15 @@ def resolve_batch(batch: Batch, result: BatchResult, started: float, ended: floa
         end = row + request.rows
         outputs = result.outputs if alone else {name: array[row:end] for name, array in result.outputs.items()}
         timing = Timing(
-            request.arrived, started, ended, result.input_ns, result.compute_ns, result.output_ns, batch.rows
+            request.arrived,
+            batch.cut,
+            started,
+            ended,
+            result.input_ns,
+            result.compute_ns,
+            result.output_ns,
+            batch.rows,
+            batch.instance,
         )
         if resolve(request, InferResponse(outputs, timing)):
             answered.append(request)

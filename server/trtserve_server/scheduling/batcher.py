@@ -156,7 +156,7 @@ class Batcher:
         while self._idle and (head := self._queue.head()) is not None:
             decision = decide(*head, len(self._idle), now, self._policy)
             if isinstance(decision, Dispatch):
-                self._send(decision)
+                self._send(decision, now)
                 continue
             due = self._dispatch_others(now)
             break
@@ -168,14 +168,14 @@ class Batcher:
         for key, rows, oldest in self._queue.lanes():
             decision = decide(rows, oldest, len(self._idle), now, self._policy)
             if isinstance(decision, Dispatch):
-                self._send(decision, key)
+                self._send(decision, now, key)
             elif isinstance(decision, WaitUntil):
                 due = min(due, decision.time)
         return due
 
-    def _send(self, decision: Dispatch, key: BatchKey | None = None) -> None:
-        batch = Batch(self._queue.take(decision.rows, key))
+    def _send(self, decision: Dispatch, now: float, key: BatchKey | None = None) -> None:
         instance = self._idle.pop()
+        batch = Batch(self._queue.take(decision.rows, key), cut=now, instance=instance.name)
         self._running += len(batch.requests)
         if log.isEnabledFor(logging.DEBUG):
             log.debug(
