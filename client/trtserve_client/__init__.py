@@ -30,6 +30,7 @@ from trtserve_client.errors import (
 )
 from trtserve_client.metadata import ModelIndex, ModelMetadata, ServerMetadata, TensorMetadata
 from trtserve_client.result import Result
+from trtserve_protos.timing import Timing
 
 __all__ = [
     "AlreadyExists",
@@ -55,6 +56,7 @@ __all__ = [
     "ServerMetadata",
     "StreamError",
     "TensorMetadata",
+    "Timing",
     "TlsOptions",
     "Unauthenticated",
     "Unavailable",

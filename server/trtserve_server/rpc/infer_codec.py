@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtserve_protos import dtypes, wire
+from trtserve_protos import dtypes, timing, wire
 from trtserve_protos.errors import ProtocolError
 from trtserve_protos.tensors import array_from_contents, array_from_raw, fill_contents, has_contents, raw_from_array
 from trtserve_server.errors import InvalidRequest, NotSupported
@@ -16,6 +16,7 @@ from trtserve_server.models.registry import Registry
 from trtserve_server.models.served_model import ServedModel
 from trtserve_server.request import Complete, InferRequest, InferResponse
 from trtserve_server.rpc.classification import classify
+from trtserve_server.rpc.explain import explain
 from trtserve_server.rpc.infer_plan import InferPlan, PlannedInput, PlannedOutput, Raw, response_header
 
 if TYPE_CHECKING:
@@ -51,13 +52,17 @@ class InferCodec:
             arrays = plan.arrays(parts.raw)
         return plan, plan.request(arrays, complete, now, time_left_s)
 
-    def encode(self, plan: InferPlan, response: InferResponse, request_id: str) -> list[Any]:
-        """The pieces of the response message."""
-        if plan.raw_form and not plan.outputs:
+    def encode(
+        self, plan: InferPlan, response: InferResponse, request_id: str, *, explained: bool = False
+    ) -> list[Any]:
+        """The pieces of the response message; `explained` puts its timing in, as the plan may want too."""
+        if plan.plain and not explained:
             return plan.raw_response(response, request_id)
         arrays = _requested(plan, response)
         header = response_header(plan.model, arrays)
         header.id = request_id
+        if explained or plan.explain:
+            explain(header, plan.model, response.timing)
         if plan.raw_form or not all(has_contents(dtypes.from_numpy(array.dtype)) for array in arrays.values()):
             raw = [raw_from_array(array) for array in arrays.values()]
             return wire.join(header.SerializeToString(), wire.RESPONSE_RAW_FIELD, raw)
@@ -77,6 +82,7 @@ class InferCodec:
             raw_form=bool(parts.raw),
             priority=priority,
             timeout_s=timeout_s,
+            explain=_flag(message.parameters, timing.ASK),
         )
         plan.rows, plan.batch_key = model.check(arrays)
         strings = any(array.dtype.kind == "O" for array in arrays.values())  # their content is checked every time
@@ -176,6 +182,13 @@ def _is_sequence(parameters: Mapping[str, InferParameter]) -> bool:
     if any(parameters[key].bool_param for key in ("sequence_start", "sequence_end") if key in parameters):
         return True
     return "sequence_id" in parameters and _value(parameters["sequence_id"]) not in (0, "")
+
+
+def _flag(parameters: Mapping[str, InferParameter], key: str) -> bool:
+    value = _value(parameters[key]) if key in parameters else False
+    if value not in (True, False, "true", "false"):
+        raise InvalidRequest(f"parameter {key!r} is {repr(value)[:40]}; wanted is true or false")
+    return value in (True, "true")
 
 
 def _whole_number(parameters: Mapping[str, InferParameter], key: str) -> int:

@@ -47,7 +47,19 @@ class PlannedOutput(NamedTuple):
 class InferPlan:
     """All that requests with the same header have in common."""
 
-    __slots__ = ("_heads", "batch_key", "inputs", "model", "outputs", "priority", "raw_form", "rows", "timeout_s")
+    __slots__ = (
+        "_heads",
+        "batch_key",
+        "explain",
+        "inputs",
+        "model",
+        "outputs",
+        "plain",
+        "priority",
+        "raw_form",
+        "rows",
+        "timeout_s",
+    )
 
     def __init__(
         self,
@@ -58,11 +70,15 @@ class InferPlan:
         raw_form: bool,
         priority: int = 1,
         timeout_s: float = math.inf,
+        explain: bool = False,
     ) -> None:
         self.model = model
         self.inputs = inputs
         self.outputs = outputs
         self.raw_form = raw_form
+        self.explain = explain
+        # An answer that is its outputs as they are needs nothing but a known head before each.
+        self.plain = raw_form and not outputs and not explain
         self.priority = priority
         self.timeout_s = timeout_s
         self.rows = 1

@@ -61,6 +61,7 @@ class OipService:
             oip.SERVICE,
             oip.METHODS,
             raw={"ModelInfer": self.model_infer},
+            explained={"ModelInfer": partial(self.model_infer, explained=True)},
             streams={"ModelStreamInfer": self.model_stream_infer},
             messages={
                 "ServerLive": self.server_live,
@@ -74,8 +75,8 @@ class OipService:
             },
         )
 
-    async def model_infer(self, data: bytes, context: Context) -> bytes:
-        """Runs a request and gives its outputs."""
+    async def model_infer(self, data: bytes, context: Context, *, explained: bool = False) -> bytes:
+        """Runs a request and gives its outputs; `explained` adds where the time went."""
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         parts = wire.split_infer_request(data)
         plan, request = self._codec.decode(parts, partial(_set, future), monotonic(), context.time_remaining())
@@ -87,7 +88,7 @@ class OipService:
             raise
         if isinstance(outcome, RequestError):
             raise outcome
-        return b"".join(self._codec.encode(plan, outcome, parts.id))
+        return b"".join(self._codec.encode(plan, outcome, parts.id, explained=explained))
 
     async def model_stream_infer(self, context: Context) -> None:
         """Runs the requests of a stream. Raises ServerStopping."""

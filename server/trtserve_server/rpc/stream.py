@@ -12,7 +12,7 @@ from time import monotonic
 
 import grpc.aio
 
-from trtserve_protos import oip, wire
+from trtserve_protos import oip, timing, wire
 from trtserve_server.errors import RequestError, ServerStopping
 from trtserve_server.request import InferRequest, Outcome
 from trtserve_server.rpc.handlers import Context
@@ -54,6 +54,7 @@ class InferStream:
         self._ended = False
         metadata = dict(context.invocation_metadata() or ())
         self._errors_as_status = metadata.get(ERRORS_AS_STATUS) == "true"
+        self._explained = metadata.get(timing.ASK) == "true"
 
     async def run(self) -> None:
         """Serves the stream until the client has half-closed and every request is answered."""
@@ -126,7 +127,8 @@ class InferStream:
         try:
             if isinstance(outcome, RequestError):
                 raise outcome
-            self._queue(wire.stream_response(self._codec.encode(flight.plan, outcome, flight.id)))
+            pieces = self._codec.encode(flight.plan, outcome, flight.id, explained=self._explained)
+            self._queue(wire.stream_response(pieces))
         except Exception as error:
             self._fail(error, flight.id)
 
