@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import time
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -22,6 +23,7 @@ from trtserve_server.models.repository import find_models
 from trtserve_server.rpc.health import HealthService
 from trtserve_server.rpc.oip import OipService
 from trtserve_server.rpc.reflection import ReflectionService
+from trtserve_server.rpc.stream import InferStream
 from trtserve_server.scheduling.reactor import AsyncioReactor
 from trtserve_server.security import server_credentials
 
@@ -51,6 +53,11 @@ class App:
             return False
         states = [entry.state is State.READY for entry in self.registry.entries()]
         return all(states) and bool(states) if self.config.strict_readiness else any(states)
+
+    @property
+    def streams(self) -> Collection[InferStream]:
+        """The streams that are open."""
+        return self._oip.streams
 
     @property
     def http_port(self) -> int:

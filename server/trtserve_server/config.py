@@ -21,6 +21,9 @@ class BatchConfig:
     max_queue_delay_us: int = option(
         0, "how long an idle instance waits for more rows, counted from the oldest request, in microseconds"
     )
+    preserve_ordering: bool = option(
+        False, "answer the requests of one stream in their order; otherwise as they complete"
+    )
     max_queue_size: int = option(10_000, "requests that may wait; further ones are refused at once")
 
     def __post_init__(self) -> None:

@@ -45,6 +45,7 @@ _HONOURED = frozenset(
         "instance_group.name",
         "dynamic_batching.preferred_batch_size",
         "dynamic_batching.max_queue_delay_microseconds",
+        "dynamic_batching.preserve_ordering",
         "dynamic_batching.default_queue_policy.max_queue_size",
         "model_warmup.count",
     ]
@@ -162,6 +163,7 @@ def _batching(message: ModelConfigMessage) -> dict[str, Any]:
     values: dict[str, Any] = {
         "preferred_batch_sizes": list(batching.preferred_batch_size),
         "max_queue_delay_us": batching.max_queue_delay_microseconds,
+        "preserve_ordering": batching.preserve_ordering,
     }
     if batching.default_queue_policy.max_queue_size:
         values["max_queue_size"] = batching.default_queue_policy.max_queue_size

@@ -32,6 +32,7 @@ class ServedModel:
         self.statistics = ModelStatistics()
         self._one_key = all(DYNAMIC not in spec.shape[1:] for spec in self.signature.inputs)
         batching = self.config.batching
+        self.preserve_ordering = batching.preserve_ordering
         policy = BatchPolicy(
             loaded.max_batch_size or 1, batching.max_queue_delay_us / 1e6, batching.preferred_batch_sizes
         )

@@ -59,6 +59,7 @@ def model_config(model: ServedModel) -> ModelConfig:
         batching = model.config.batching
         config.dynamic_batching.preferred_batch_size.extend(batching.preferred_batch_sizes)
         config.dynamic_batching.max_queue_delay_microseconds = batching.max_queue_delay_us
+        config.dynamic_batching.preserve_ordering = batching.preserve_ordering
         config.dynamic_batching.default_queue_policy.max_queue_size = batching.max_queue_size
     config.parameters["batching_reason"].string_value = model.batching_reason
     return config

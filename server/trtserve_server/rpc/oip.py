@@ -52,7 +52,7 @@ class OipService:
         self._codec = InferCodec(registry)
         self._is_ready = is_ready
         self._stream_window = stream_window
-        self._streams: set[InferStream] = set()
+        self.streams: set[InferStream] = set()
         self._streams_ended = False
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -95,16 +95,16 @@ class OipService:
         if self._streams_ended:
             raise ServerStopping("the server is stopping; send elsewhere")
         stream = InferStream(self._codec, context, self._stream_window)
-        self._streams.add(stream)
+        self.streams.add(stream)
         try:
             await stream.run()
         finally:
-            self._streams.discard(stream)
+            self.streams.discard(stream)
 
     def end_streams(self) -> None:
         """Ends every stream once what was read from it is answered, and takes no new one."""
         self._streams_ended = True
-        for stream in self._streams:
+        for stream in self.streams:
             stream.end()
 
     async def server_live(self, request: ServerLiveRequest, context: Context) -> ServerLiveResponse:
