@@ -30,7 +30,7 @@ make_venv() { # make_venv FOLDER
 }
 
 # What an installation depends on: a second start compares it and installs nothing.
-stamp() { echo "$1 $(cat setup.cfg setup.py pyproject.toml protos/generate.py protos/sources/*/*.proto | cksum)"; }
+stamp() { echo "$1 $(cat setup.cfg setup.py pyproject.toml protos/generate.py $(find protos/sources -name "*.proto" | sort) | cksum)"; }
 
 is_installed() { # is_installed EXTRAS
     local file=$VENV/.trtserve-$1

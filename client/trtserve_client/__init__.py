@@ -30,6 +30,7 @@ from trtserve_client.errors import (
 )
 from trtserve_client.metadata import ModelIndex, ModelMetadata, ServerMetadata, TensorMetadata
 from trtserve_client.result import Result
+from trtserve_client.rows import Rows
 from trtserve_protos.timing import Timing
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "Overloaded",
     "PermissionDenied",
     "Result",
+    "Rows",
     "ServerError",
     "ServerMetadata",
     "StreamError",

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import grpc
 import grpc.aio
@@ -15,14 +16,17 @@ import grpc.aio
 from trtserve_engines.config import ConfigError
 from trtserve_engines.errors import BackendUnavailableError
 from trtserve_engines.open_engine import choose_backend
-from trtserve_protos import health, oip
+from trtserve_protos import health, oip, row_inference
 from trtserve_server.config import ServerConfig, parse_address
 from trtserve_server.metrics import MetricsServer
 from trtserve_server.models.registry import Registry, State
 from trtserve_server.models.repository import find_models
 from trtserve_server.rpc.health import HealthService
+from trtserve_server.rpc.infer_codec import InferCodec
+from trtserve_server.rpc.intake import Intake
 from trtserve_server.rpc.oip import OipService
 from trtserve_server.rpc.reflection import ReflectionService
+from trtserve_server.rpc.rows import RowInferenceService
 from trtserve_server.rpc.stream import InferStream
 from trtserve_server.scheduling.reactor import AsyncioReactor
 from trtserve_server.security import server_credentials
@@ -40,8 +44,11 @@ class App:
         self.registry = Registry(config, AsyncioReactor(), self._executor)
         self.registry.on_change = self._publish_health
         self._health = HealthService()
-        self._reflection = ReflectionService((oip.SERVICE, health.SERVICE))
-        self._oip = OipService(self.registry, lambda: self.ready, config.stream_window)
+        self._reflection = ReflectionService((oip.SERVICE, row_inference.SERVICE, health.SERVICE))
+        codec = InferCodec(self.registry)
+        self._intake = Intake()
+        self._oip = OipService(self.registry, codec, self._intake, lambda: self.ready, config.stream_window)
+        self._rows = RowInferenceService(codec, self._intake, config.stream_window)
         self._serving = False
         self._metrics: MetricsServer | None = None
         self.grpc_port = 0
@@ -77,18 +84,24 @@ class App:
         self._publish_health()
 
     async def stop(self, drain_timeout_s: float) -> bool:
-        """Refuses what is new, answers what was accepted within the time, ends everything; False if some was lost."""
+        """Says that it is about to go, takes calls for `shutdown_delay_s` more, then refuses what is new, answers what
+        was accepted within the time, and ends everything; False if some was lost.
+        """
         self._serving = False
         self._publish_health()
+        await asyncio.sleep(self.config.shutdown_delay_s)
+        end = time.monotonic() + drain_timeout_s
+        self._health.end()
+        self._reflection.end()
+        self._intake.close()
+        self._oip.end_streams()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._intake.empty(), drain_timeout_s)
         drained = asyncio.Event()
         self.registry.drain(drained.set)
-        self._health.end()
-        self._oip.end_streams()
-        self._reflection.end()
-        started = time.monotonic()
         # Once only: gRPC crashes where one stop outlives another.
-        await self._server.stop(drain_timeout_s)
-        in_time = time.monotonic() < started + drain_timeout_s or drain_timeout_s == 0
+        await self._server.stop(max(0.0, end - time.monotonic()))
+        in_time = time.monotonic() < end or drain_timeout_s == 0
         await self.close()
         return in_time and drained.is_set()
 
@@ -112,7 +125,7 @@ class App:
                 ("grpc.so_reuseport", 0),
             ]
         )
-        handlers = [self._oip.handler(), self._health.handler()]
+        handlers = [self._oip.handler(), self._rows.handler(), self._health.handler()]
         if self.config.reflection:
             handlers += self._reflection.handlers()
         server.add_generic_rpc_handlers(tuple(handlers))
@@ -138,7 +151,7 @@ class App:
 
     def _publish_health(self) -> None:
         ready = "SERVING" if self.ready else "NOT_SERVING"
-        statuses = {"": ready, oip.SERVICE: ready, health.SERVICE: ready}
+        statuses = {"": ready, oip.SERVICE: ready, row_inference.SERVICE: ready, health.SERVICE: ready}
         for entry in self.registry.entries():
             serving = entry.state is State.READY and self._serving
             key = entry.name

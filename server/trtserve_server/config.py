@@ -92,6 +92,9 @@ class ServerConfig:
     stream_window: int = option(64, "requests in flight on one stream; more are not read until answers are taken")
     load_threads: int = option(2, "models loaded at the same time")
     strict_readiness: bool = option(False, "ready only when every model is; otherwise a failed model leaves it ready")
+    shutdown_delay_s: float = option(
+        0.0, "seconds for which calls are still taken after health says NOT_SERVING, for load balancers to notice"
+    )
     drain_timeout_s: float = option(30.0, "seconds that requests in flight get to finish at shutdown")
     reflection: bool = option(True, "offer gRPC server reflection")
     tls_certificate: str = option("", "PEM file with the server's certificate chain; empty = no TLS")
@@ -105,7 +108,7 @@ class ServerConfig:
         check_choices(self)
         check_at_least(self, 1, "default_max_batch_size", "instances", "stream_window", "load_threads")
         check_at_least(self, 1, "max_message_bytes")
-        check_at_least(self, 0, "drain_timeout_s", "inline_run_limit_us")
+        check_at_least(self, 0, "shutdown_delay_s", "drain_timeout_s", "inline_run_limit_us")
         if self.max_message_bytes > MAX_MESSAGE_BYTES:
             raise ConfigError(f"max_message_bytes = {self.max_message_bytes}; gRPC ends at {MAX_MESSAGE_BYTES}")
         _check_device(self.device)

@@ -52,6 +52,12 @@ class InferCodec:
             arrays = plan.arrays(parts.raw)
         return plan, plan.request(arrays, complete, now, time_left_s)
 
+    def decode_batch(self, parts: wire.Parts) -> tuple[InferPlan, dict[str, np.ndarray], int]:
+        """A plan for pieces of a batch of any size, the whole batch, and its rows. Raises as `decode` does."""
+        plan, arrays = self._read(parts)
+        rows, plan.batch_key = plan.model.check_batch(arrays)
+        return plan, arrays, rows
+
     def encode(
         self, plan: InferPlan, response: InferResponse, request_id: str, *, explained: bool = False
     ) -> list[Any]:
@@ -71,6 +77,17 @@ class InferCodec:
         return [header.SerializeToString()]
 
     def _make_plan(self, parts: wire.Parts) -> tuple[InferPlan, dict[str, np.ndarray]]:
+        plan, arrays = self._read(parts)
+        plan.rows, plan.batch_key = plan.model.check(arrays)
+        strings = any(array.dtype.kind == "O" for array in arrays.values())  # their content is checked every time
+        if parts.raw and not strings and len(parts.header) <= _MAX_HEADER_BYTES:
+            if len(self._plans) >= _MAX_PLANS:
+                self._plans.clear()
+            self._plans[parts.header] = plan
+        return plan, arrays
+
+    def _read(self, parts: wire.Parts) -> tuple[InferPlan, dict[str, np.ndarray]]:
+        """What a request says; whether its inputs fit the model is still to be checked."""
         message = wire.parse_infer_request(parts.header)
         model = self._registry.find(message.model_name, message.model_version)
         arrays = _inputs(message, parts.raw)
@@ -84,12 +101,6 @@ class InferCodec:
             timeout_s=timeout_s,
             explain=_flag(message.parameters, timing.ASK),
         )
-        plan.rows, plan.batch_key = model.check(arrays)
-        strings = any(array.dtype.kind == "O" for array in arrays.values())  # their content is checked every time
-        if parts.raw and not strings and len(parts.header) <= _MAX_HEADER_BYTES:
-            if len(self._plans) >= _MAX_PLANS:
-                self._plans.clear()
-            self._plans[parts.header] = plan
         return plan, arrays
 
 
