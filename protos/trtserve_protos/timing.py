@@ -17,8 +17,9 @@ _PREFIX = "trtserve-timing-"
 class Timing(NamedTuple):
     """Where the time of one request went, in nanoseconds, and the run that it was part of.
 
-    `queue_ns` ends when the batch is cut, `batch_wait_ns` when the batch begins to run; the rest are the phases of the
-    whole batch's run, which held `batch_rows` rows. `engine` is the runtime, for example "onnxruntime".
+    The request waited `batch_wait_ns` for others to share its batch while an instance was free, and `queue_ns` for its
+    turn; the rest are the phases of the whole batch's run, which held `batch_rows` rows. `engine` is the runtime, for
+    example "onnxruntime".
     """
 
     queue_ns: int

@@ -12,9 +12,15 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.bench import convnet, imports, streams, unary
+from tests.bench import convnet, imports, scheduling, streams, unary
 
-BENCHES = {"unary": unary.run, "streams": streams.run, "convnet": convnet.run, "imports": imports.run}
+BENCHES = {
+    "unary": unary.run,
+    "streams": streams.run,
+    "convnet": convnet.run,
+    "imports": imports.run,
+    "scheduling": scheduling.run,
+}
 
 
 def main() -> int:

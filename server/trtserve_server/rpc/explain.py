@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from trtserve_protos import timing
 from trtserve_server.models.served_model import ServedModel
-from trtserve_server.request import Timing
+from trtserve_server.request import InferResponse
 
 if TYPE_CHECKING:
     from trtserve_protos.oip import ModelInferResponse
@@ -14,16 +14,17 @@ if TYPE_CHECKING:
 _NS = 1e9
 
 
-def explain(header: ModelInferResponse, model: ServedModel, times: Timing) -> None:
+def explain(header: ModelInferResponse, model: ServedModel, response: InferResponse) -> None:
     """Puts where the time went into the response's parameters."""
+    batch = response.timing
     explained = timing.Timing(
-        queue_ns=int((times.cut - times.arrived) * _NS),
-        batch_wait_ns=int((times.started - times.cut) * _NS),
-        input_ns=times.input_ns,
-        compute_ns=times.compute_ns,
-        output_ns=times.output_ns,
-        batch_rows=times.batch_rows,
-        instance=times.instance,
+        queue_ns=int(response.queue_s * _NS),
+        batch_wait_ns=int(response.batch_wait_s * _NS),
+        input_ns=batch.input_ns,
+        compute_ns=batch.compute_ns,
+        output_ns=batch.output_ns,
+        batch_rows=batch.rows,
+        instance=batch.instance,
         engine=model.backend,
     )
     timing.fill_parameters(header.parameters, explained)

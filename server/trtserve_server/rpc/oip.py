@@ -88,7 +88,9 @@ class OipService:
         with self._intake:
             future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
             parts = wire.split_infer_request(data)
-            plan, request = self._codec.decode(parts, partial(_set, future), monotonic(), context.time_remaining())
+            plan, request = self._codec.decode(
+                parts, partial(_set, future), monotonic(), context.time_remaining(), len(data)
+            )
             plan.model.submit(request)
             try:
                 outcome = await future

@@ -50,6 +50,7 @@ class RowCall:
         parts = wire.split_infer_request(batch)
         self._codec = codec
         self._id = parts.id
+        self._size_bytes = len(data)
         self._plan, self._inputs, self._rows = codec.decode_batch(parts)
         self._model = self._plan.model
         self._step = options.rows_per_answer or self._model.max_batch_size
@@ -88,7 +89,9 @@ class RowCall:
         piece = {name: array[first : first + count] for name, array in self._inputs.items()}
         place = self._answers.take(self._lane)
         now = monotonic()
-        request = self._plan.request(piece, partial(self._answer, place, first, count), now, self._deadline - now)
+        complete = partial(self._answer, place, first, count)
+        size = self._size_bytes * count // self._rows
+        request = self._plan.request(piece, complete, now, self._deadline - now, size)
         request.rows = count
         self._in_flight[place] = request
         self._model.submit(request)

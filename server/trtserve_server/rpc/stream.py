@@ -113,7 +113,9 @@ class InferStream:
             parts = wire.split_infer_request(data)
             flight.id = parts.id
             now = monotonic()
-            flight.plan, flight.request = self._codec.decode(parts, flight.complete, now, self._deadline - now)
+            flight.plan, flight.request = self._codec.decode(
+                parts, flight.complete, now, self._deadline - now, len(data)
+            )
         except Exception as error:
             flight.place = self._answers.take(self._lane if self._ordered else None)
             self._fail(flight, error)
