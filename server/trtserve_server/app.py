@@ -99,6 +99,8 @@ class App:
         self._oip.end_streams()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._intake.empty(), drain_timeout_s)
+        # gRPC itself would cancel what comes in while it stops, and the caller could not tell why.
+        await self._intake.quiet(min(self.config.shutdown_quiet_s, drain_timeout_s))
         drained = asyncio.Event()
         self.registry.drain(drained.set)
         # Once only: gRPC crashes where one stop outlives another.

@@ -142,6 +142,9 @@ class ServerConfig:
     shutdown_delay_s: float = option(
         0.0, "seconds for which calls are still taken after health says NOT_SERVING, for load balancers to notice"
     )
+    shutdown_quiet_s: float = option(
+        0.1, "seconds without a new call after which the port is closed; until then new calls are told UNAVAILABLE"
+    )
     drain_timeout_s: float = option(30.0, "seconds that requests in flight get to finish at shutdown")
     reflection: bool = option(True, "offer gRPC server reflection")
     tls_certificate: str = option("", "PEM file with the server's certificate chain; empty = no TLS")
@@ -155,7 +158,7 @@ class ServerConfig:
         check_choices(self)
         check_at_least(self, 1, "default_max_batch_size", "stream_window", "load_threads")
         check_at_least(self, 1, "max_message_bytes", "max_inflight_bytes")
-        check_at_least(self, 0, "shutdown_delay_s", "drain_timeout_s")
+        check_at_least(self, 0, "shutdown_delay_s", "shutdown_quiet_s", "drain_timeout_s")
         check_at_least(self, 0, "inline_run_limit_us", "instances", "max_running")
         if self.max_message_bytes > MAX_MESSAGE_BYTES:
             raise ConfigError(f"max_message_bytes = {self.max_message_bytes}; gRPC ends at {MAX_MESSAGE_BYTES}")

@@ -20,7 +20,9 @@ class RunningServer:
     """
 
     def __init__(self, *, loaded: bool = True, **options: Any) -> None:
-        self.config = ServerConfig(**{"grpc_address": "127.0.0.1:0", "http_address": "127.0.0.1:0", **options})
+        ports = {"grpc_address": "127.0.0.1:0", "http_address": "127.0.0.1:0"}
+        # Most tests have no more calls to be refused when they stop their server.
+        self.config = ServerConfig(**{**ports, "shutdown_quiet_s": 0.0, **options})
         self._loaded = loaded
         self._started = threading.Event()
         self._error: BaseException | None = None
