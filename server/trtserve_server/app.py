@@ -18,6 +18,7 @@ from trtserve_engines.errors import BackendUnavailableError
 from trtserve_engines.open_engine import choose_backend
 from trtserve_protos import health, oip, row_inference
 from trtserve_server.config import ServerConfig, parse_address
+from trtserve_server.loop_watch import LoopWatch
 from trtserve_server.metrics import MetricsServer
 from trtserve_server.models.registry import Registry, State
 from trtserve_server.models.repository import find_models
@@ -31,6 +32,7 @@ from trtserve_server.rpc.stream import InferStream
 from trtserve_server.scheduling.host import Host
 from trtserve_server.scheduling.reactor import AsyncioReactor
 from trtserve_server.security import server_credentials
+from trtserve_server.statistics import LoopStatistics
 
 
 class App:
@@ -53,6 +55,8 @@ class App:
         self._rows = RowInferenceService(codec, self._intake, config.stream_window)
         self._serving = False
         self._metrics: MetricsServer | None = None
+        self._loop_statistics = LoopStatistics()
+        self._loop_watch: LoopWatch | None = None
         self.grpc_port = 0
 
     @property
@@ -76,12 +80,14 @@ class App:
     async def start(self) -> None:
         """Listens, not yet ready; loads and warms up every model; is ready. Raises ConfigError."""
         if self.config.http_address:
-            self._metrics = MetricsServer(self.config.http_address, self.registry.models)
+            self._metrics = MetricsServer(self.config.http_address, self.registry.models, self._loop_statistics)
         self._server = self._make_server()
         await self._server.start()
         loaded = asyncio.Event()
         self.registry.load(self._sources, loaded.set)
         await loaded.wait()
+        if self.config.loop_stall_s:  # not sooner: while libraries are loaded everything is late
+            self._loop_watch = LoopWatch(self._loop_statistics, self.config.loop_stall_s)
         self._serving = True
         self._publish_health()
 
@@ -116,6 +122,8 @@ class App:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self.registry.close, 1.0)
         self._executor.shutdown(wait=False, cancel_futures=True)
+        if self._loop_watch:
+            self._loop_watch.close()
         if self._metrics:
             await loop.run_in_executor(None, self._metrics.close)
 

@@ -95,12 +95,17 @@ class ModelConfig:
         300.0, "seconds after which a run counts as hanging: its requests fail, its instance is replaced; 0 = never"
     )
     levels: tuple[LevelConfig, ...] = option((), "policies of single priority levels")
+    nan_check_interval: int = option(
+        100,
+        "every how many batches of an instance the outputs are searched for NaN, which is counted and logged;"
+        " 1 = every one, 0 = never",
+    )
     warmup_runs: int = option(1, "runs with made-up data per instance before the model is ready")
     batching: BatchConfig = field(default_factory=BatchConfig)
     onnxruntime: OnnxRuntimeOptions = field(default_factory=OnnxRuntimeOptions)
 
     def __post_init__(self) -> None:
-        check_at_least(self, 0, "instances", "warmup_runs", "run_timeout_s")
+        check_at_least(self, 0, "instances", "warmup_runs", "run_timeout_s", "nan_check_interval")
         known = self.batching.priority_levels
         for level in self.levels:
             if level.level > known:
@@ -145,6 +150,9 @@ class ServerConfig:
     shutdown_quiet_s: float = option(
         0.1, "seconds without a new call after which the port is closed; until then new calls are told UNAVAILABLE"
     )
+    loop_stall_s: float = option(
+        0.5, "an event loop that is blocked for longer is logged with the place where it hangs, in seconds; 0 = never"
+    )
     drain_timeout_s: float = option(30.0, "seconds that requests in flight get to finish at shutdown")
     reflection: bool = option(True, "offer gRPC server reflection")
     tls_certificate: str = option("", "PEM file with the server's certificate chain; empty = no TLS")
@@ -158,7 +166,7 @@ class ServerConfig:
         check_choices(self)
         check_at_least(self, 1, "default_max_batch_size", "stream_window", "load_threads")
         check_at_least(self, 1, "max_message_bytes", "max_inflight_bytes")
-        check_at_least(self, 0, "shutdown_delay_s", "shutdown_quiet_s", "drain_timeout_s")
+        check_at_least(self, 0, "loop_stall_s", "shutdown_delay_s", "shutdown_quiet_s", "drain_timeout_s")
         check_at_least(self, 0, "inline_run_limit_us", "instances", "max_running")
         if self.max_message_bytes > MAX_MESSAGE_BYTES:
             raise ConfigError(f"max_message_bytes = {self.max_message_bytes}; gRPC ends at {MAX_MESSAGE_BYTES}")

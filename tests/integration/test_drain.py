@@ -124,7 +124,7 @@ class Load:
                 return
             except grpc.aio.AioRpcError as error:
                 # A write that fails makes grpc.aio put its own status in place: https://github.com/grpc/grpc/issues/36066
-                replaced = error.details() == "Internal error from Core"
+                replaced = (error.details() or "").startswith("Internal error from Core")
                 self.ends[UNAVAILABLE if replaced else error.code()] += 1
 
     def _note(self, response: oip.ModelInferResponse) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from typing import Any
+from urllib.request import urlopen
 
 import uvloop
 
@@ -42,6 +43,12 @@ class RunningServer:
     def metrics_url(self) -> str:
         """Where the metrics are."""
         return f"http://127.0.0.1:{self.app.http_port}/metrics"
+
+    def metrics(self) -> str:
+        """What the metrics endpoint gives."""
+        with urlopen(self.metrics_url, timeout=20) as response:
+            text: str = response.read().decode()
+        return text
 
     def stop(self, drain_timeout_s: float = 10.0) -> bool:
         """Drains and ends the server; False where requests were lost. May be called again."""

@@ -37,7 +37,7 @@ class ServedModel:
         self._holds = 0
         self._on_drained: Callable[[], None] | None = None
         self.batcher = Batcher(self.name, _batcher_options(loaded), host.reactor, self.statistics, host.budget)
-        self._instances = InstanceGroup(loaded, self.batcher, host)
+        self._instances = InstanceGroup(loaded, self.batcher, host, self.statistics.nan)
 
     @property
     def config(self) -> ModelConfig:
