@@ -177,3 +177,15 @@ def test_calls_are_taken_for_the_shutdown_delay_although_health_says_not_serving
     assert refused.code() is UNAVAILABLE
     assert server.wait() == 0
     assert "taking calls for 1 s more, then draining" in server.log
+
+
+def test_a_second_signal_does_not_wait_for_the_shutdown_delay(
+    start: Callable[..., ServerProcess], connect: Connect
+) -> None:
+    server = start("--shutdown-delay-s=3600")
+    watcher = connect(server.url).watch("")
+    assert next(watcher) == "SERVING"
+    server.signal()
+    assert next(watcher) == "NOT_SERVING"
+    server.signal()
+    assert server.wait() == 1
