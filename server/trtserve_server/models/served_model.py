@@ -75,6 +75,11 @@ class ServedModel:
         return self._loaded.instances
 
     @property
+    def inline(self) -> bool:
+        """Whether it runs on the scheduling thread itself."""
+        return self._loaded.inline
+
+    @property
     def waiting(self) -> int:
         """Requests in the queue."""
         return self.batcher.waiting
@@ -113,9 +118,9 @@ class ServedModel:
             raise InvalidRequest(f"model {self.name!r}: a batch of 0 rows given, 1 or more wanted")
         return rows, self._batch_key(inputs)
 
-    def submit(self, request: InferRequest) -> None:
-        """Takes a request whose inputs have been checked."""
-        self.batcher.submit((request,))
+    def submit(self, requests: Sequence[InferRequest]) -> None:
+        """Takes requests whose inputs have been checked."""
+        self.batcher.submit(requests)
 
     def cancel(self, request: InferRequest) -> None:
         """Gives up a request whose caller is gone."""

@@ -38,6 +38,13 @@ class Answers:
         self._wanted: asyncio.Future[None] | None = None  # who waits for a place
         self._awaited: asyncio.Future[None] | None = None  # the writer, which waits for an answer
         self.held = 0
+        self.on_last: Callable[[], None] = lambda: None
+        """Called before the last answer that is there is written: more would be welcome."""
+
+    @property
+    def more(self) -> bool:
+        """Whether answers wait behind the one that is being written."""
+        return bool(self._ready)
 
     @property
     def full(self) -> bool:
@@ -80,6 +87,8 @@ class Answers:
                 answer = ready.popleft()
                 if isinstance(answer, Exception):
                     raise answer
+                if not ready:
+                    self.on_last()
                 await write(answer)
                 self.held -= 1
                 if self._wanted is not None:

@@ -91,7 +91,7 @@ class OipService:
             plan, request = self._codec.decode(
                 parts, partial(_set, future), monotonic(), context.time_remaining(), len(data)
             )
-            plan.model.submit(request)
+            plan.model.submit((request,))
             try:
                 outcome = await future
             except asyncio.CancelledError:

@@ -94,7 +94,7 @@ class RowCall:
         request = self._plan.request(piece, complete, now, self._deadline - now, size)
         request.rows = count
         self._in_flight[place] = request
-        self._model.submit(request)
+        self._model.submit((request,))
 
     def _answer(self, place: Place, first: int, count: int, outcome: Outcome) -> None:
         del self._in_flight[place]

@@ -14,6 +14,7 @@ import grpc.aio
 
 from trtserve_protos import oip, timing, wire
 from trtserve_server.errors import InvalidRequest, RequestError, ServerStopping
+from trtserve_server.models.served_model import ServedModel
 from trtserve_server.request import InferRequest, Outcome
 from trtserve_server.rpc.answers import Answers, Lane, Place
 from trtserve_server.rpc.handlers import Context
@@ -63,6 +64,8 @@ class InferStream:
         self._ordered = _choice(metadata, PRESERVE_ORDERING)
         self._lane = Lane()  # of the whole stream
         self._model_lanes: dict[str, Lane] = {}
+        self._later: dict[ServedModel, list[InferRequest]] = {}
+        self._answers.on_last = self._submit_later
 
     @property
     def held(self) -> int:
@@ -83,6 +86,8 @@ class InferStream:
             self._reader.cancel()
             for flight in tuple(self._in_flight):
                 flight.plan.model.cancel(flight.request)
+            for model in self._later:
+                model.release()
 
     def end(self) -> None:
         """Reads nothing more; the stream ends with UNAVAILABLE once what was read is answered.
@@ -122,7 +127,27 @@ class InferStream:
             return
         flight.place = self._answers.take(self._lane_of(flight.plan))
         self._in_flight.add(flight)
-        flight.plan.model.submit(flight.request)
+        model = flight.plan.model
+        if model.inline and self._answers.more:
+            self._put_off(model, flight.request)
+        else:
+            model.submit((flight.request,))
+
+    def _put_off(self, model: ServedModel, request: InferRequest) -> None:
+        """Keeps a request until the answers before it are written: its own could not leave sooner anyway.
+
+        Such requests run in one batch. A model with a thread could compute meanwhile, so it gets them at once.
+        """
+        if model not in self._later:
+            self._later[model] = []
+            model.hold()
+        self._later[model].append(request)
+
+    def _submit_later(self) -> None:
+        later, self._later = self._later, {}
+        for model, requests in later.items():
+            model.submit(requests)
+            model.release()
 
     def _lane_of(self, plan: InferPlan) -> Lane | None:
         """Where the answer has to stand in line, if anywhere."""
