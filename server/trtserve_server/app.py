@@ -22,6 +22,7 @@ from trtserve_server.loop_watch import LoopWatch
 from trtserve_server.metrics import MetricsServer
 from trtserve_server.models.registry import Registry, State
 from trtserve_server.models.repository import find_models
+from trtserve_server.rpc import gone_callers
 from trtserve_server.rpc.health import HealthService
 from trtserve_server.rpc.infer_codec import InferCodec
 from trtserve_server.rpc.intake import Intake
@@ -128,6 +129,7 @@ class App:
             await loop.run_in_executor(None, self._metrics.close)
 
     def _make_server(self) -> grpc.aio.Server:
+        gone_callers.install()
         size = self.config.max_message_bytes
         server = grpc.aio.server(
             options=[
