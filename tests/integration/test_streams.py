@@ -20,6 +20,7 @@ from tests.support.slow_caller import SlowCaller
 from trtserve_protos import oip
 from trtserve_protos.oip import ModelInferRequest
 from trtserve_server.config import BatchConfig
+from trtserve_server.errors import ServerStopping
 from trtserve_server.rpc.infer_codec import InferCodec
 from trtserve_server.rpc.stream import InferStream
 
@@ -352,6 +353,21 @@ def test_a_stream_without_answers_to_wait_for_ends_when_the_server_stops(
         next(stream)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert "the server is stopping" in caught.value.details()
+
+
+def test_a_stream_that_is_ended_before_its_first_read_ends(serve: Serve, tmp_path: Path) -> None:
+    file = make_models.save(make_models.scale(2.0), tmp_path / "double.onnx")
+    server = serve(model=(str(file),))
+
+    async def begin_and_end() -> None:
+        stream = InferStream(InferCodec(server.app.registry), SlowCaller().as_context(), 4)
+        running = asyncio.ensure_future(stream.run())
+        await asyncio.sleep(0)  # the stream has begun, its reader not yet
+        stream.end()
+        with pytest.raises(ServerStopping):
+            await running
+
+    asyncio.run_coroutine_threadsafe(begin_and_end(), server.loop).result(20)
 
 
 def test_streams_that_begin_while_the_server_stops_do_not_hold_up_the_stop(

@@ -75,6 +75,8 @@ class InferStream:
     async def run(self) -> None:
         """Serves the stream until the client has half-closed and every request is answered."""
         self._reader = asyncio.get_running_loop().create_task(self._read())
+        # Not at the end of _read: a task that is cancelled before its first step never comes there.
+        self._reader.add_done_callback(lambda _: self._answers.close())
         try:
             await self._answers.write_all()
             if self._ended:
@@ -100,16 +102,13 @@ class InferStream:
 
     async def _read(self) -> None:
         answers, read = self._answers, self._context.read
-        try:
-            while True:
-                if answers.full:
-                    await answers.room()
-                data = await read()
-                if data is grpc.aio.EOF:
-                    return
-                self._take(data)
-        finally:
-            answers.close()
+        while True:
+            if answers.full:
+                await answers.room()
+            data = await read()
+            if data is grpc.aio.EOF:
+                return
+            self._take(data)
 
     def _take(self, data: bytes) -> None:
         """Submits one request; its answer, or why there is none, is queued for writing."""
