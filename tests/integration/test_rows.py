@@ -22,7 +22,6 @@ from trtserve_client import aio
 from trtserve_protos import row_inference
 from trtserve_protos.oip import ModelInferRequest
 from trtserve_protos.timing import ASK
-from trtserve_server.rpc.infer_codec import InferCodec
 from trtserve_server.rpc.rows import RowCall
 
 Serve = Callable[..., RunningServer]
@@ -142,7 +141,7 @@ def test_the_servers_window_is_the_most(script: Script) -> None:
 def test_a_caller_that_does_not_read_gets_no_more_pieces_run(double: RunningServer) -> None:
     caller = SlowCaller()
     data = row_inference.InferRowsRequest(batch=batch(100, "double"), rows_per_answer=1, window=4).SerializeToString()
-    call = double.run_on_loop(RowCall, InferCodec(double.app.registry), caller.as_context(), data, 64)
+    call = double.run_on_loop(RowCall, double.app.codec, caller.as_context(), data, 64)
     running = asyncio.run_coroutine_threadsafe(call.run(), double.loop)
     statistics = double.app.registry.find("double").statistics
     turns = iter(range(1000))

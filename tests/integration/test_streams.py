@@ -21,7 +21,6 @@ from trtserve_protos import oip
 from trtserve_protos.oip import ModelInferRequest
 from trtserve_server.config import BatchConfig
 from trtserve_server.errors import ServerStopping
-from trtserve_server.rpc.infer_codec import InferCodec
 from trtserve_server.rpc.stream import InferStream
 
 Serve = Callable[..., RunningServer]
@@ -199,7 +198,7 @@ def test_requests_that_come_while_answers_wait_to_be_written_run_together(serve:
     file = make_models.save(make_models.scale(2.0), tmp_path / "double.onnx")
     server = serve(model=(str(file),))
     caller = SlowCaller(request(number, "double").SerializeToString() for number in range(40))
-    stream = server.run_on_loop(InferStream, InferCodec(server.app.registry), caller.as_context(), 20)
+    stream = server.run_on_loop(InferStream, server.app.codec, caller.as_context(), 20)
     running = asyncio.run_coroutine_threadsafe(stream.run(), server.loop)
     server.wait_until(lambda: stream.held == 20)
     server.run_on_loop(caller.read, 40)
@@ -215,7 +214,7 @@ def test_a_stream_that_breaks_gives_back_what_it_had_put_off(serve: Serve, tmp_p
     file = make_models.save(make_models.scale(2.0), tmp_path / "double.onnx")
     server = serve(model=(str(file),))
     caller = SlowCaller(request(number, "double").SerializeToString() for number in range(40))
-    stream = server.run_on_loop(InferStream, InferCodec(server.app.registry), caller.as_context(), 20)
+    stream = server.run_on_loop(InferStream, server.app.codec, caller.as_context(), 20)
     running = asyncio.run_coroutine_threadsafe(stream.run(), server.loop)
     server.wait_until(lambda: stream.held == 20)
     running.cancel()
@@ -253,7 +252,7 @@ def test_what_is_held_for_a_caller_that_does_not_read_is_its_window_and_not_one_
     file = make_models.save(make_models.scale(2.0), tmp_path / "double.onnx")
     server = serve(model=(str(file),))
     caller = SlowCaller(request(number, "double").SerializeToString() for number in range(50))
-    stream = server.run_on_loop(InferStream, InferCodec(server.app.registry), caller.as_context(), 4)
+    stream = server.run_on_loop(InferStream, server.app.codec, caller.as_context(), 4)
     running = asyncio.run_coroutine_threadsafe(stream.run(), server.loop)
     turns = iter(range(1000))
     server.wait_until(lambda: stream.held == 4 and next(turns) == 500)
@@ -360,7 +359,7 @@ def test_a_stream_that_is_ended_before_its_first_read_ends(serve: Serve, tmp_pat
     server = serve(model=(str(file),))
 
     async def begin_and_end() -> None:
-        stream = InferStream(InferCodec(server.app.registry), SlowCaller().as_context(), 4)
+        stream = InferStream(server.app.codec, SlowCaller().as_context(), 4)
         running = asyncio.ensure_future(stream.run())
         await asyncio.sleep(0)  # the stream has begun, its reader not yet
         stream.end()

@@ -18,8 +18,8 @@ from tests.soak.kinds import Kinds
 from tests.support.server_process import ServerProcess
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
-WARM_UP = 0.4
-"""Share of the time in which every kind has come often enough for pools and caches to be what they will be."""
+WARM_UP_S = min(60.0, SECONDS / 2)
+"""Time in which every kind has come often enough for pools and caches to be what they will be."""
 
 CALLS_PER_SECOND = 100.0
 MOST_GROWTH = 0.01
@@ -77,10 +77,11 @@ async def soak(server: ServerProcess) -> list[int]:
 
 def test_under_mixed_load_every_answer_is_right_and_memory_stays_what_it_was(server: ServerProcess) -> None:
     memory = asyncio.run(soak(server))
-    used = memory[int(len(memory) * WARM_UP) :]
+    used = memory[int(len(memory) * WARM_UP_S / SECONDS) :]
     part = len(used) // 6
-    first, last = statistics.median(used[:part]), statistics.median(used[-part:])
-    print(f"{first / 2**20:.1f} MiB after the warm-up, {last / 2**20:.1f} MiB at the end of {SECONDS:g} s")
+    steps = [statistics.median(used[start : start + part]) for start in range(0, len(used) - part + 1, part)]
+    first, last = steps[0], steps[-1]
+    print(f"MiB from {WARM_UP_S:g} s to {SECONDS:g} s:", *(f"{step / 2**20:.1f}" for step in steps))
     assert last < first * (1 + MOST_GROWTH)
     server.signal()
     assert server.wait() == 0

@@ -17,6 +17,7 @@ from trtserve_server.errors import InvalidRequest, RequestError, ServerStopping
 from trtserve_server.models.served_model import ServedModel
 from trtserve_server.request import InferRequest, Outcome
 from trtserve_server.rpc.answers import Answers, Lane, Place
+from trtserve_server.rpc.custom_parameters import FINAL_RESPONSE
 from trtserve_server.rpc.handlers import Context
 from trtserve_server.rpc.infer_codec import InferCodec
 from trtserve_server.rpc.infer_plan import InferPlan
@@ -162,7 +163,7 @@ class InferStream:
             if isinstance(outcome, RequestError):
                 raise outcome
             pieces = self._codec.encode(flight.plan, outcome, flight.id, explained=self._explained)
-            self._answers.put(flight.place, wire.stream_response(pieces))
+            self._answers.put(flight.place, wire.stream_response([*pieces, FINAL_RESPONSE]))
         except Exception as error:
             self._fail(flight, error)
 
@@ -172,6 +173,7 @@ class InferStream:
             return
         _, details = status_of(error)
         response = oip.ModelStreamInferResponse(error_message=details)
+        response.infer_response.MergeFromString(FINAL_RESPONSE)
         response.infer_response.id = flight.id
         self._answers.put(flight.place, response.SerializeToString())
 
