@@ -128,6 +128,8 @@ class App:
         end = time.monotonic() + drain_timeout_s
         self._health.end()
         self._reflection.end()
+        self.control.stop()
+        self._repository.end()
         self._intake.close()
         self._oip.end_streams()
         with suppress(TimeoutError):
@@ -135,8 +137,6 @@ class App:
         # gRPC itself would cancel what comes in while it stops, and the caller could not tell why.
         await self._intake.quiet(min(self.config.shutdown_quiet_s, drain_timeout_s))
         drained = asyncio.Event()
-        self.control.stop()
-        self._repository.end()
         self.registry.drain(drained.set)
         # Once only: gRPC crashes where one stop outlives another.
         await self._server.stop(max(0.0, end - time.monotonic()))
