@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from pathlib import Path
@@ -22,6 +23,7 @@ from trtserve_client import aio
 from trtserve_protos import row_inference
 from trtserve_protos.oip import ModelInferRequest
 from trtserve_protos.timing import ASK
+from trtserve_server.config import TraceConfig
 from trtserve_server.rpc.rows import RowCall
 
 Serve = Callable[..., RunningServer]
@@ -239,6 +241,16 @@ def test_a_model_that_is_drained_finishes_the_batches_that_it_has_begun(script: 
     m.gate.open()
     assert len(ranges(answers)) == 20
     m.server.wait_until(lambda: drained == [True])
+
+
+def test_the_pieces_of_a_batch_are_traced_like_requests(serve: Serve, connect: Connect, tmp_path: Path) -> None:
+    model = make_models.save(make_models.scale(2.0), tmp_path / "double.onnx")
+    tracing = TraceConfig(file=str(tmp_path / "trace.json"), level=("TIMESTAMPS",), rate=1)
+    server = serve(model=(str(model),), trace=tracing)
+    assert len(ranges(infer_rows(connect(server), batch(3, "double", id="mine"), rows_per_answer=1), 2)) == 3
+    server.stop()
+    records = json.loads((tmp_path / "trace.json").read_text())
+    assert [record["request_id"] for record in records if "model_name" in record] == ["mine"] * 3
 
 
 @pytest.mark.parametrize(

@@ -54,10 +54,23 @@ class InferCodec:
             plan, arrays = self._make_plan(parts)
         else:
             arrays = plan.arrays(parts.raw)
+        return plan, self.request(plan, parts.id, arrays, complete, now, time_left_s, size)
+
+    def request(
+        self,
+        plan: InferPlan,
+        request_id: str,
+        arrays: dict[str, np.ndarray],
+        complete: Complete,
+        now: float,
+        time_left_s: float | None,
+        size: int,
+    ) -> InferRequest:
+        """The core's request for arrays that have been checked, which hold `size` bytes."""
         if self._tracer.active:
             model = plan.model
-            complete = self._tracer.traced((model.name, model.version), parts.id, arrays, now, complete)
-        return plan, plan.request(arrays, complete, now, time_left_s, size)
+            complete = self._tracer.traced((model.name, model.version), request_id, arrays, now, complete)
+        return plan.request(arrays, complete, now, time_left_s, size)
 
     def decode_batch(self, parts: wire.Parts) -> tuple[InferPlan, dict[str, np.ndarray], int]:
         """A plan for pieces of a batch of any size, the whole batch, and its rows. Raises as `decode` does."""

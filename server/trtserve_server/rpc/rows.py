@@ -91,7 +91,7 @@ class RowCall:
         now = monotonic()
         complete = partial(self._answer, place, first, count)
         size = self._size_bytes * count // self._rows
-        request = self._plan.request(piece, complete, now, self._deadline - now, size)
+        request = self._codec.request(self._plan, self._id, piece, complete, now, self._deadline - now, size)
         request.rows = count
         self._in_flight[place] = request
         self._model.submit((request,))
