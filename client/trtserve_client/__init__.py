@@ -30,7 +30,9 @@ from trtserve_client.errors import (
 )
 from trtserve_client.metadata import ModelIndex, ModelMetadata, ServerMetadata, SharedMemoryStatus, TensorMetadata
 from trtserve_client.result import Result
+from trtserve_client.rows import Rows
 from trtserve_client.shared_memory import SharedMemory, SharedRoom, SharedTensor
+from trtserve_protos.timing import Timing
 
 __all__ = [
     "AlreadyExists",
@@ -52,6 +54,7 @@ __all__ = [
     "Overloaded",
     "PermissionDenied",
     "Result",
+    "Rows",
     "ServerError",
     "ServerMetadata",
     "SharedMemory",
@@ -60,6 +63,7 @@ __all__ = [
     "SharedTensor",
     "StreamError",
     "TensorMetadata",
+    "Timing",
     "TlsOptions",
     "Unauthenticated",
     "Unavailable",

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
-import grpc
-import grpc.aio
-
-from trtserve_client import operations
+from trtserve_client import operations, rows
 from trtserve_client.aio_answers import Answers
-from trtserve_client.aio_requests import Requests, StreamInputs, elements_of, task_is_cancelled
+from trtserve_client.aio_channel import errors_of_call, open_channel
+from trtserve_client.aio_requests import Requests, StreamInputs, elements_of
 from trtserve_client.channel import STREAM_PATH, UNARY_PATHS, ChannelOptions, TlsOptions
 from trtserve_client.endpoint import CallMetadata, Endpoint, deadline_after, seconds_until
-from trtserve_client.errors import ClientError, InputError, StreamError
+from trtserve_client.errors import InputError, StreamError
 from trtserve_client.inputs import Inputs, Tensor, arrays_from_inputs, fit_inputs
 from trtserve_client.ledger import StreamInput, StreamLedger
 from trtserve_client.messages import Outputs, Parameters, stream_request
 from trtserve_client.metadata import ModelIndex, ModelMetadata, ServerMetadata, SharedMemoryStatus
 from trtserve_client.operations import Operation
 from trtserve_client.result import Result
+from trtserve_client.rows import Batch, Rows, rows_from_response
 from trtserve_client.shared_memory import SharedMemory
 from trtserve_protos import oip
 
@@ -48,11 +47,12 @@ class Client:
         metadata: CallMetadata = (),
     ) -> None:
         self._endpoint = Endpoint(url, tls, options, metadata)
-        self._channel = _open_channel(self._endpoint)
+        self._channel = open_channel(self._endpoint)
         self._unary: dict[str, Callable[..., Awaitable[bytes]]] = {
             path: self._channel.unary_unary(path) for path in UNARY_PATHS
         }
         self._stream: Callable[..., Any] = self._channel.stream_stream(STREAM_PATH)
+        self._rows: Callable[..., Any] = self._channel.unary_stream(rows.PATH)
         self._streams: set[Any] = set()
 
     async def infer(
@@ -148,6 +148,30 @@ class Client:
         self._endpoint.check_usable()
         requests = Requests(elements_of(inputs_iterable), encode, ledger, in_flight)
         return self._exchange(ledger, requests, timeout_s, metadata)
+
+    def infer_rows(
+        self,
+        model: str,
+        inputs: Inputs,
+        *,
+        version: str = "",
+        outputs: Outputs | None = None,
+        id: str = "",
+        parameters: Parameters | None = None,
+        rows_per_answer: int = 0,
+        window: int = 0,
+        ordered: bool = True,
+        timeout_s: float | None = None,
+        metadata: CallMetadata | None = None,
+        check: bool = True,
+    ) -> AsyncGenerator[Rows, None]:
+        """Runs `model` on a batch of any size; gives its rows as they finish, each answer with the range that it holds.
+
+        See the synchronous twin. Leaving the generator cancels the call.
+        """
+        self._endpoint.check_usable()
+        batch = Batch(model, inputs, version, outputs, id, parameters, rows_per_answer, window, ordered)
+        return self._exchange_rows(batch, timeout_s, metadata, check=check)
 
     async def server_live(self, *, timeout_s: float | None = None, metadata: CallMetadata | None = None) -> bool:
         """Whether the server runs."""
@@ -250,7 +274,7 @@ class Client:
     async def _run(self, operation: Operation[T], timeout_s: float | None, metadata: CallMetadata | None) -> T:
         self._endpoint.check_usable()
         headers = self._endpoint.headers(metadata)
-        with self._errors_of_call(operation.model):
+        with errors_of_call(self._endpoint, operation.model):
             response = await self._unary[operation.path](operation.request, timeout=timeout_s, metadata=headers)
         return operation.answer(response)
 
@@ -294,28 +318,24 @@ class Client:
             call.cancel()
             await asyncio.wait([sender])
 
-    async def _received(self, answers: Answers, model: str) -> bytes | None:
-        with self._errors_of_call(model):
-            return await answers.next()
-
-    @contextmanager
-    def _errors_of_call(self, model: str) -> Iterator[None]:
+    async def _exchange_rows(
+        self, batch: Batch, timeout_s: float | None, metadata: CallMetadata | None, *, check: bool
+    ) -> AsyncGenerator[Rows, None]:
+        deadline = deadline_after(timeout_s)
+        arrays = await self._arrays(
+            batch.model, batch.version, batch.inputs, check=check, deadline=deadline, metadata=metadata
+        )
+        headers = self._endpoint.headers(metadata)
+        call = self._rows(batch.request(arrays), timeout=seconds_until(deadline), metadata=headers)
+        answers = Answers(call)
+        self._streams.add(call)
         try:
-            with self._endpoint.errors_of_call(model):
-                yield
-        except asyncio.CancelledError:
-            # close() ends running calls as if their tasks had been cancelled, which nobody did.
-            if self._endpoint.closed and not task_is_cancelled():
-                raise self._endpoint.closed_error() from None
-            raise
+            while (message := await self._received(answers, batch.model)) is not None:
+                yield rows_from_response(message)
+        finally:
+            self._streams.discard(call)
+            call.cancel()
 
-
-def _open_channel(endpoint: Endpoint) -> grpc.aio.Channel:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        raise ClientError("an asynchronous client must be made inside a running event loop") from None
-    arguments = endpoint.options.channel_arguments(endpoint.target)
-    if endpoint.tls is None:
-        return grpc.aio.insecure_channel(endpoint.target, arguments, endpoint.options.compression)
-    return grpc.aio.secure_channel(endpoint.target, endpoint.tls.credentials(), arguments, endpoint.options.compression)
+    async def _received(self, answers: Answers, model: str) -> bytes | None:
+        with errors_of_call(self._endpoint, model):
+            return await answers.next()

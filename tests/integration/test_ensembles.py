@@ -321,7 +321,7 @@ def test_a_stop_answers_what_an_ensemble_has_accepted(scripted: Callable[..., An
     stopped: list[bool] = []
     stopping = threading.Thread(target=lambda: stopped.append(m.server.stop(20.0)))
     stopping.start()
-    m.server.wait_until(lambda: m.server.app.registry.entry("e").state.value == "UNLOADING")
+    m.server.wait_until(lambda: not m.server.app.ready)
     m.gate.open()
     np.testing.assert_array_equal(arrays_of(future.result())["out"], 2 * ONES)
     stopping.join()

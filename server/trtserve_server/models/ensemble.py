@@ -13,13 +13,13 @@ from trtserve_engines.errors import SignatureError
 from trtserve_engines.signature import Signature
 from trtserve_server.config import ModelConfig
 from trtserve_server.errors import InvalidRequest, RequestCancelled, RequestError, ServerStopping
+from trtserve_server.models.admission import batch_rows, request_rows, wire_name
 from trtserve_server.models.effective import EffectiveConfig, completed_config
 from trtserve_server.models.ensemble_graph import Graph, batch_size_of, graph_of, signature_of
 from trtserve_server.models.ensemble_run import EnsembleRun, Find
 from trtserve_server.models.loader import read_labels
 from trtserve_server.models.repository import ModelVersion
 from trtserve_server.models.response_cache import ModelCache, ResponseCache
-from trtserve_server.models.served_model import checked_rows, wire_name
 from trtserve_server.request import BatchKey, InferRequest, InferResponse, Outcome
 from trtserve_server.scheduling.batch import resolve
 from trtserve_server.scheduling.reactor import Reactor
@@ -54,6 +54,7 @@ class EnsembleModel:
 
     backend = "ensemble"
     instances = 0
+    inline = False
     waiting = 0
 
     signature: Signature
@@ -81,7 +82,9 @@ class EnsembleModel:
         if cache is not None and self.config.response_cache:
             self._cache = ModelCache(cache, self.statistics, epoch=epoch)
         self._runs: dict[InferRequest, EnsembleRun] = {}
-        self._draining = False
+        self.preserve_ordering = self.config.batching.preserve_ordering
+        self._holds = 0
+        self._drained = False
         self._on_drained: Callable[[], None] | None = None
         self.assemble()
 
@@ -121,18 +124,30 @@ class EnsembleModel:
 
     def check(self, inputs: Mapping[str, np.ndarray]) -> tuple[int, BatchKey]:
         """See Model."""
+        self._check_signature(inputs)
+        return (request_rows(self.name, inputs, self.max_batch_size) if self.max_batch_size else 1), ()
+
+    def check_batch(self, inputs: Mapping[str, np.ndarray]) -> tuple[int, BatchKey]:
+        """See Model."""
+        self._check_signature(inputs)
+        return batch_rows(self.name, inputs, self.max_batch_size, self.batching_reason), ()
+
+    def submit(self, requests: Sequence[InferRequest]) -> None:
+        """See Model."""
+        now = self._now()
+        for request in requests:
+            self._begin(request, now)
+
+    def _check_signature(self, inputs: Mapping[str, np.ndarray]) -> None:
         try:
             self.signature.check(inputs, wire_name)
         except SignatureError as error:
             raise InvalidRequest(f"model {self.name!r}: {error}") from None
-        return (checked_rows(self.name, inputs, self.max_batch_size) if self.max_batch_size else 1), ()
 
-    def submit(self, request: InferRequest) -> None:
-        """See Model."""
-        now = self._now()
+    def _begin(self, request: InferRequest, now: float) -> None:
         if self._cache is not None and self._cache.answer(request, now):
             return
-        if self._draining:
+        if self._on_drained is not None and not self._holds:
             error = ServerStopping(f"model {self.name!r} takes no new requests: it is being stopped; send elsewhere")
             self._complete(request, error)
             return
@@ -144,9 +159,17 @@ class EnsembleModel:
         if run := self._runs.get(request):
             run.fail(RequestCancelled("the caller cancelled the request or is gone"))
 
+    def hold(self) -> None:
+        """See Model."""
+        self._holds += 1
+
+    def release(self) -> None:
+        """See Model."""
+        self._holds -= 1
+        self._check_drained()
+
     def drain(self, on_drained: Callable[[], None]) -> None:
         """See Model."""
-        self._draining = True
         self._on_drained = on_drained
         self._check_drained()
 
@@ -178,6 +201,6 @@ class EnsembleModel:
             self.statistics.record_failures([request], outcome.reason, self._now())
 
     def _check_drained(self) -> None:
-        if self._draining and self._on_drained and not self._runs:
-            on_drained, self._on_drained = self._on_drained, None
-            on_drained()
+        if self._on_drained is not None and not self._holds and not self._runs and not self._drained:
+            self._drained = True
+            self._on_drained()

@@ -68,7 +68,7 @@ class EnsembleRun:
             self._finish(self._at_step(number, error))
             return
         self._running[number] = model, request
-        model.submit(request)
+        model.submit((request,))
 
     def _step_request(self, inputs: Mapping[str, Any], complete: Callable[[Outcome], None]) -> InferRequest:
         whole = self.request

@@ -22,6 +22,8 @@ class Model(Protocol):
     version: str
     parts: Sequence[str]
     """The names of the models that this one is composed of; none for a single one."""
+    preserve_ordering: bool
+    """Whether answers on a stream come in the order of its requests."""
     signature: Signature
     statistics: ModelStatistics
 
@@ -56,6 +58,11 @@ class Model(Protocol):
         ...
 
     @property
+    def inline(self) -> bool:
+        """Whether it runs on the scheduling thread itself."""
+        ...
+
+    @property
     def labels(self) -> Mapping[str, Sequence[str]]:
         """Labels of the classes, by output."""
         ...
@@ -79,12 +86,24 @@ class Model(Protocol):
         """The rows of inputs that fit the model, and what they can share a batch by. Raises InvalidRequest."""
         ...
 
-    def submit(self, request: InferRequest) -> None:
-        """Takes a request whose inputs have been checked."""
+    def check_batch(self, inputs: Mapping[str, np.ndarray]) -> tuple[int, BatchKey]:
+        """The same for a batch of any size, that will be cut into pieces. Raises InvalidRequest."""
+        ...
+
+    def submit(self, requests: Sequence[InferRequest]) -> None:
+        """Takes requests whose inputs have been checked."""
         ...
 
     def cancel(self, request: InferRequest) -> None:
         """Gives up a request whose caller is gone."""
+        ...
+
+    def hold(self) -> None:
+        """Puts a drain off: what was accepted is a batch of which some pieces are still to be submitted."""
+        ...
+
+    def release(self) -> None:
+        """Takes a `hold` back."""
         ...
 
     def drain(self, on_drained: Callable[[], None]) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 
 from trtserve_engines.errors import SignatureError
 from trtserve_engines.signature import DYNAMIC, Signature
-from trtserve_protos import dtypes
 from trtserve_server.config import BatchConfig, LevelConfig, ModelConfig
 from trtserve_server.errors import InvalidRequest, RequestError
+from trtserve_server.models.admission import batch_rows, request_rows, wire_name
 from trtserve_server.models.effective import EffectiveConfig, effective_config
 from trtserve_server.models.instance_group import InstanceGroup, Ready
 from trtserve_server.models.loader import LoadedModel
@@ -42,8 +42,11 @@ class ServedModel:
         if cache is not None and self.config.response_cache:
             self._cache = ModelCache(cache, self.statistics)
         self._one_key = all(DYNAMIC not in spec.shape[1:] for spec in self.signature.inputs)
+        self.preserve_ordering = self.config.batching.preserve_ordering
+        self._holds = 0
+        self._on_drained: Callable[[], None] | None = None
         self.batcher = Batcher(self.name, _batcher_options(loaded), host.reactor, self.statistics, host.budget)
-        self._instances = InstanceGroup(loaded, self.batcher, host)
+        self._instances = InstanceGroup(loaded, self.batcher, host, self.statistics.nan)
 
     @property
     def config(self) -> ModelConfig:
@@ -86,6 +89,11 @@ class ServedModel:
         return self._loaded.instances
 
     @property
+    def inline(self) -> bool:
+        """Whether it runs on the scheduling thread itself."""
+        return self._loaded.inline
+
+    @property
     def waiting(self) -> int:
         """Requests in the queue."""
         return self.batcher.waiting
@@ -105,29 +113,43 @@ class ServedModel:
 
     def check(self, inputs: Mapping[str, np.ndarray]) -> tuple[int, BatchKey]:
         """The rows of inputs that fit the model, and what they can share a batch by. Raises InvalidRequest."""
-        try:
-            self.signature.check(inputs, wire_name)
-        except SignatureError as error:
-            raise InvalidRequest(f"model {self.name!r}: {error}{self._dimensions_hint(inputs)}") from None
+        self._check_signature(inputs)
         if not self.max_batch_size:
             return 1, ()
-        # Where only the rows can differ, all requests can share a batch.
-        key = () if self._one_key else tuple(inputs[spec.name].shape[1:] for spec in self.signature.inputs)
-        return checked_rows(self.name, inputs, self.max_batch_size), key
+        return request_rows(self.name, inputs, self.max_batch_size), self._batch_key(inputs)
 
-    def submit(self, request: InferRequest) -> None:
-        """Takes a request whose inputs have been checked."""
-        if self._cache is not None and self._cache.answer(request, self._now()):
-            return
-        self.batcher.submit((request,))
+    def check_batch(self, inputs: Mapping[str, np.ndarray]) -> tuple[int, BatchKey]:
+        """The same for a batch of any size, that will be cut into pieces. Raises InvalidRequest."""
+        self._check_signature(inputs)
+        rows = batch_rows(self.name, inputs, self.max_batch_size, self.batching_reason)
+        return rows, self._batch_key(inputs)
+
+    def submit(self, requests: Sequence[InferRequest]) -> None:
+        """Takes requests whose inputs have been checked."""
+        if self._cache is not None:
+            now = self._now()
+            requests = [request for request in requests if not self._cache.answer(request, now)]
+        self.batcher.submit(requests)
 
     def cancel(self, request: InferRequest) -> None:
         """Gives up a request whose caller is gone."""
         self.batcher.cancel(request)
 
+    def hold(self) -> None:
+        """Puts a drain off: what was accepted is a batch of which some pieces are still to be submitted."""
+        self._holds += 1
+
+    def release(self) -> None:
+        """Takes a `hold` back."""
+        self._holds -= 1
+        if not self._holds and self._on_drained is not None:
+            self.batcher.drain(self._on_drained)
+
     def drain(self, on_drained: Callable[[], None]) -> None:
-        """Takes nothing new; calls `on_drained` when all that was accepted is answered."""
-        self.batcher.drain(on_drained)
+        """Takes nothing new once nobody holds the model; calls `on_drained` when all that was accepted is answered."""
+        self._on_drained = on_drained
+        if not self._holds:
+            self.batcher.drain(on_drained)
 
     def abort(self, error: RequestError) -> None:
         """Fails everything that waits."""
@@ -152,6 +174,16 @@ class ServedModel:
                     return "; the first dimension counts rows: give it to every input, 1 for a single row, or to none"
                 return "; the model is not batched: send its inputs in the shape of the graph"
         return ""
+
+    def _check_signature(self, inputs: Mapping[str, np.ndarray]) -> None:
+        try:
+            self.signature.check(inputs, wire_name)
+        except SignatureError as error:
+            raise InvalidRequest(f"model {self.name!r}: {error}{self._dimensions_hint(inputs)}") from None
+
+    def _batch_key(self, inputs: Mapping[str, np.ndarray]) -> BatchKey:
+        # Where only the rows can differ, all requests can share a batch.
+        return () if self._one_key else tuple(inputs[spec.name].shape[1:] for spec in self.signature.inputs)
 
 
 def _batcher_options(loaded: LoadedModel) -> BatcherOptions:
@@ -187,22 +219,3 @@ def _level_policy(config: BatchConfig | LevelConfig, max_requests: int) -> Level
         delay=config.timeout_action == "delay",
         allow_override=config.allow_timeout_override,
     )
-
-
-def checked_rows(name: str, inputs: Mapping[str, np.ndarray], max_batch_size: int) -> int:
-    """The number of rows that all inputs have. Raises InvalidRequest where they differ or are none or too many."""
-    counts = {each: len(array) for each, array in inputs.items()}
-    rows = next(iter(counts.values()))
-    if any(count != rows for count in counts.values()):
-        raise InvalidRequest(f"model {name!r}: inputs differ in their number of rows: {counts}; make them equal")
-    if not 0 < rows <= max_batch_size:
-        raise InvalidRequest(
-            f"model {name!r}: a batch of {rows} rows given, 1 to {max_batch_size} wanted;"
-            " send fewer rows per request or raise max_batch_size"
-        )
-    return rows
-
-
-def wire_name(dtype: np.dtype) -> str:
-    """The protocol's name of a numpy type."""
-    return dtypes.from_numpy(dtype).name

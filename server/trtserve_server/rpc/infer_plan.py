@@ -56,6 +56,7 @@ class InferPlan:
         "_heads",
         "batch_key",
         "cached_outputs",
+        "explain",
         "extra_dimensions",
         "inputs",
         "model",
@@ -80,13 +81,15 @@ class InferPlan:
         use_cache: bool = True,
         extra_dimensions: int = 0,
         parameters: Mapping[str, InferParameter] | None = None,
+        explain: bool = False,
     ) -> None:
         self.model = model
         self.inputs = inputs
         self.outputs = outputs
         self.raw_form = raw_form
-        # An answer that is outputs as they are needs nothing but a known head before each.
-        self.plain = raw_form and not any(classes for _, classes in outputs)
+        self.explain = explain
+        # An answer that is its outputs as they are needs nothing but a known head before each.
+        self.plain = raw_form and not outputs and not explain
         self.priority = priority
         self.cached_outputs = tuple(name for name, _ in outputs) if use_cache else None
         self.wait_limit_s = wait_limit_s

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,8 +31,8 @@ class HandModel:
             raise InvalidRequest(self.refuse)
         return 1, ()
 
-    def submit(self, request: InferRequest) -> None:
-        self.requests.append(request)
+    def submit(self, requests: Sequence[InferRequest]) -> None:
+        self.requests += requests
         if self.at_once:
             self.answer()
 
