@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
+import trtserve_client
 from tests.models import make_models
 from tests.support.oip_client import Client, arrays_of, infer_request
 from trtserve_protos import oip
@@ -91,6 +92,14 @@ def test_an_ensemble_answers_as_its_steps_do(start: Callable[..., Client]) -> No
     answers = client.stream([infer_request("six", {"image": ONES}, id=str(number)) for number in range(5)])
     assert sorted(answer.infer_response.id for answer in answers) == list("01234")
     np.testing.assert_array_equal(client.infer(infer_request("six", {"image": ONES[0]}))["six"], 6 * ONES[0])
+
+
+def test_an_ensemble_takes_a_batch_in_pieces(serve: Any, repository: Path) -> None:
+    batch = np.arange(400, dtype=np.float32).reshape(100, 4)
+    with trtserve_client.Client(serve(model_repository=(str(repository),)).url) as client:
+        pieces = [answer.result["both"] for answer in client.infer_rows("five", {"image": batch})]
+    np.testing.assert_array_equal(np.concatenate(pieces), 5 * batch)
+    assert len(pieces) == 13
 
 
 def test_an_ensemble_says_what_it_is(start: Callable[..., Client]) -> None:

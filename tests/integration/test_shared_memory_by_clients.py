@@ -12,7 +12,7 @@ from onnx import TensorProto
 
 from tests.models import make_models
 from tests.support.running_server import RunningServer
-from trtserve_client import Client, InvalidRequest, NotFound, SharedMemory, Unimplemented, aio
+from trtserve_client import Client, InputError, InvalidRequest, NotFound, SharedMemory, Unimplemented, aio
 
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
 
@@ -56,6 +56,18 @@ def test_a_stream_refers_to_inputs_in_shared_memory(server: RunningServer) -> No
         inputs = [{"x": memory.put(X + number)} for number in range(10)]
         for number, result in enumerate(client.stream("double", inputs)):
             np.testing.assert_array_equal(result["y"], 2 * (X + number))
+
+
+def test_a_batch_in_pieces_comes_from_shared_memory(server: RunningServer) -> None:
+    batch = np.arange(400, dtype=np.float32).reshape(100, 4)
+    with Client(server.url) as client, SharedMemory(4096) as memory:
+        client.register_shared_memory(memory)
+        x = memory.put(batch)
+        pieces = [answer.result["y"] for answer in client.infer_rows("double", {"x": x})]
+        np.testing.assert_array_equal(np.concatenate(pieces), 2 * batch)
+        assert len(pieces) == 4
+        with pytest.raises(InputError, match="would overwrite"):
+            list(client.infer_rows("double", {"x": x}, outputs={"y": memory.room(1600)}))
 
 
 def test_the_asynchronous_client_shares_memory_too(server: RunningServer) -> None:
