@@ -55,6 +55,7 @@ class InferStream:
         self._context = context
         self._answers = Answers(context.write, window)
         self._in_flight: set[_Flight] = set()
+        self._reader: asyncio.Task[None] | None = None
         self._ended = False
         # Once, on our clock: what gRPC says is left follows the wall clock, which may be set while the stream lives.
         left_s = context.time_remaining()
@@ -75,29 +76,33 @@ class InferStream:
 
     async def run(self) -> None:
         """Serves the stream until the client has half-closed and every request is answered."""
-        self._reader = asyncio.get_running_loop().create_task(self._read())
+        self._reader = reader = asyncio.get_running_loop().create_task(self._read())
         # Not at the end of _read: a task that is cancelled before its first step never comes there.
-        self._reader.add_done_callback(lambda _: self._answers.close())
+        reader.add_done_callback(lambda _: self._answers.close())
         try:
             await self._answers.write_all()
             if self._ended:
                 raise ServerStopping(
                     "the server is stopping; requests without an answer were not run, send them elsewhere"
                 )
-            await self._reader
+            await reader
         finally:
-            self._reader.cancel()
+            reader.cancel()
+            self._reader = None
             for flight in tuple(self._in_flight):
                 flight.plan.model.cancel(flight.request)
             for model in self._later:
                 model.release()
+            for lane in (self._lane, *self._model_lanes.values()):
+                lane.clear()
+            self._answers.abandon()
 
     def end(self) -> None:
         """Reads nothing more; the stream ends with UNAVAILABLE once what was read is answered.
 
         A stream whose client has sent all that it will ends as it would anyway.
         """
-        if not self._reader.done():
+        if self._reader is not None and not self._reader.done():
             self._ended = True
             self._reader.cancel()
 
