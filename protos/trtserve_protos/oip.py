@@ -36,6 +36,8 @@ if TYPE_CHECKING:
         ServerMetadataResponse as ServerMetadataResponse,
         ServerReadyRequest as ServerReadyRequest,
         ServerReadyResponse as ServerReadyResponse,
+        SystemSharedMemoryRegisterRequest as SystemSharedMemoryRegisterRequest,
+        SystemSharedMemoryUnregisterRequest as SystemSharedMemoryUnregisterRequest,
     )
 else:
 

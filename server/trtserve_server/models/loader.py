@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 from trtserve_engines.batch_check import Batchability, check_batchable
 from trtserve_engines.config import ConfigError
@@ -19,6 +20,7 @@ from trtserve_engines.errors import EngineError, ExecutionError, ModelFileError
 from trtserve_engines.onnx_model import OnnxModel, read_onnx_model
 from trtserve_engines.open_engine import open_engine
 from trtserve_engines.samples import DYNAMIC_SIZES, sample_inputs
+from trtserve_engines.script import engine_from_script
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
 from trtserve_protos import dtypes
 from trtserve_protos.errors import DataTypeError
@@ -52,9 +54,12 @@ def load_model(source: ModelVersion, server: ServerConfig) -> LoadedModel:
     if source.problem:
         raise ModelFileError(source.problem)
     config = source.config
-    model = read_onnx_model(source.path)
-    _check_types(model)
-    engine = open_engine(model, backend=server.backend, device=server.device, onnxruntime=config.onnxruntime)
+    if source.script:
+        model, engine = None, cast(Engine, engine_from_script(source.script))
+    else:
+        model = read_onnx_model(source.path)
+        _check_types(model)
+        engine = open_engine(model, backend=server.backend, device=server.device, onnxruntime=config.onnxruntime)
     try:
         batch = _decide_batching(engine, config.max_batch_size)
         max_batch_size = (config.max_batch_size or server.default_max_batch_size) if batch.batched else 0
@@ -69,7 +74,11 @@ def load_model(source: ModelVersion, server: ServerConfig) -> LoadedModel:
         raise
     log.info("%s/%s: %s: %s", source.name, source.version, "batched" if batch.batched else "not batched", batch.reason)
     instances = config.instances or server.instances
-    inline = instances == 1 and _is_quick(engine, model, max_batch_size, server.inline_run_limit_us / 1e6)
+    inline = (
+        model is not None
+        and instances == 1
+        and _is_quick(engine, model, max_batch_size, server.inline_run_limit_us / 1e6)
+    )
     seconds = time.monotonic() - start
     return LoadedModel(source, engine, max_batch_size, batch.reason, labels, instances, inline, seconds)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trtserve_engines.config import ConfigError
+from trtserve_engines.script import ScriptConfig, parse_script
 from trtserve_server.config import ModelConfig, ServerConfig
 from trtserve_server.options import as_mapping, build, merged
 from trtserve_server.pbtxt import read_pbtxt
@@ -29,6 +30,8 @@ class ModelVersion:
     path: Path
     config: ModelConfig
     problem: str = ""
+    script: ScriptConfig | None = None
+    """What a model without a file does."""
 
 
 def find_models(config: ServerConfig) -> list[ModelVersion]:
@@ -46,6 +49,9 @@ def find_models(config: ServerConfig) -> list[ModelVersion]:
         if file.is_dir():
             raise ConfigError(f"model file {str(file)!r} is a folder; give a folder of models as --model-repository")
         _add(found, file.stem, file, [ModelVersion(file.stem, "1", file, _config(defaults, file.stem))])
+    for script in map(parse_script, config.scripted):
+        version = _scripted_version(script, defaults)
+        _add(found, script.name, version.path, [version])
     return [version for versions in found.values() for version in versions]
 
 
@@ -95,6 +101,17 @@ def _version(folder: Path, number: int, config: ModelConfig) -> ModelVersion:
     path = folder / str(number) / config.filename
     problem = "" if path.exists() else f"{path.parent} holds no {config.filename}; put the model there"
     return ModelVersion(folder.name, str(number), path, config, problem)
+
+
+def _scripted_version(script: ScriptConfig, defaults: Mapping[str, Any]) -> ModelVersion:
+    # No warm-up: the numbers of a script's batches are those of the requests.
+    config = replace(
+        _config(defaults, script.name),
+        max_batch_size=script.max_batch_size,
+        instances=script.instances,
+        warmup_runs=0,
+    )
+    return ModelVersion(script.name, "1", Path("--scripted"), config, script=script)
 
 
 def read_model_config(folder: Path, defaults: Mapping[str, Any]) -> ModelConfig:

@@ -1,0 +1,8 @@
+"""x"""
+
+from trtserve_client.load.results import Result
+
+
+def page(result: Result) -> str:
+    """X"""
+    return "x"

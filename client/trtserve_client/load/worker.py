@@ -1,0 +1,86 @@
+"""A worker process: connects, does jobs, tells what came. `python -m trtserve_client.load.worker FD`.
+
+It ends when its harness closes the connection, however the harness itself ended, so that no worker outlives it.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import time
+from multiprocessing.connection import Connection as Pipe
+
+import grpc
+
+from trtserve_client.errors import ClientError
+from trtserve_client.load.drives import Drive, make_drive
+from trtserve_client.load.jobs import Failed, Job, Plan, Progress, Ready, Stop
+from trtserve_client.load.recorder import Recorder
+from trtserve_client.load.senders import Sender, make_sender, open_channel
+
+_REPORT_S = 0.2
+_CONNECT_S = 10.0
+
+
+def main() -> None:
+    """Serves the harness at the file descriptor that is the only argument."""
+    pipe = Pipe(int(sys.argv[1]))
+    try:
+        plan: Plan = pipe.recv()
+        sender = _connect(plan)
+        if isinstance(sender, Failed):
+            pipe.send(sender)
+        else:
+            pipe.send(Ready())
+            # A collection would stop all threads in the middle of a measurement; what lives here lives on.
+            gc.freeze()
+            while (job := pipe.recv()) is not None:
+                _run(job, sender, pipe, plan.connection.timeout_s)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass
+    # Calls may still be under way, and nobody waits for them.
+    os._exit(0)
+
+
+def _connect(plan: Plan) -> Sender | Failed:
+    try:
+        channel = open_channel(plan.connection)
+        grpc.channel_ready_future(channel).result(_CONNECT_S)
+    except ClientError as error:
+        return Failed(str(error))
+    except grpc.FutureTimeoutError:
+        return Failed(f"no connection to {plan.connection.url} within {_CONNECT_S:g} s")
+    return make_sender(channel, plan.connection, plan.messages)
+
+
+def _run(job: Job, sender: Sender, pipe: Pipe, timeout_s: float) -> None:
+    recorder = Recorder(job.window)
+    drive = make_drive(job, sender, recorder)
+    drive.start()
+    while drive.sending:
+        if pipe.poll(_REPORT_S) and isinstance(pipe.recv(), Stop):
+            drive.stop()
+            break
+        pipe.send(_progress(recorder))
+    _drain(drive, recorder, pipe, timeout_s)
+    pipe.send(_progress(recorder))
+    pipe.send(drive.finished())
+
+
+def _drain(drive: Drive, recorder: Recorder, pipe: Pipe, timeout_s: float) -> None:
+    """Waits for the answers to what was sent, which a stop cuts short; requests on streams have no own limit."""
+    until = time.monotonic() + timeout_s
+    while not drive.wait(_REPORT_S) and time.monotonic() < until + _REPORT_S:
+        pipe.send(_progress(recorder))
+        if pipe.poll() and isinstance(pipe.recv(), Stop):
+            return
+
+
+def _progress(recorder: Recorder) -> Progress:
+    times = os.times()
+    return Progress(time.monotonic(), times.user + times.system, recorder.take(), recorder.first_error)
+
+
+if __name__ == "__main__":
+    main()
