@@ -86,7 +86,7 @@ class BareLane:
         return run_from_collected(
             collector,
             [],
-            offered=0.0,
+            due=0,
             tolerance_percent=self._config.stability_percent,
             machine_cpu=0.0,
             server=ServerUse(),

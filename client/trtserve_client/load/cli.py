@@ -101,10 +101,11 @@ def _without_secrets(words: Sequence[str]) -> list[str]:
     shown = []
     for before, word in zip(["", *words], words, strict=False):
         if before == "--metadata":
-            word = word.partition("=")[0] + "=..."
+            shown.append(word.partition("=")[0] + "=...")
         elif word.startswith("--metadata="):
-            word = "=".join([*word.split("=")[:2], "..."])
-        shown.append(word)
+            shown.append("=".join([*word.split("=")[:2], "..."]))
+        else:
+            shown.append(word)
     return shown
 
 

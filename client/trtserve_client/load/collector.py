@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -32,17 +33,17 @@ class Collector:
         self.window = window
         self.buckets: dict[int, _Total] = {}
         self.first_error = ""
-        self.last_time = window.measured
+        self._last_end = window.measured
         self._cpu: dict[int, list[tuple[float, float]]] = {}
 
     def add(self, worker: int, progress: Progress) -> None:
         """Takes what one worker tells."""
         self._cpu.setdefault(worker, []).append((progress.time, progress.cpu_s))
         self.first_error = self.first_error or progress.first_error
-        self.last_time = max(self.last_time, progress.time)
         for number, bucket in progress.buckets.items():
             total = self.buckets.setdefault(number, _Total())
             total.answered += bucket.answered
+            self._last_end = max(self._last_end, bucket.last_end)
             if bucket.latencies:
                 total.latencies.add(Histogram.decode(bucket.latencies))
             for status, count in bucket.errors.items():
@@ -52,15 +53,16 @@ class Collector:
         """Every latency so far."""
         return merged(total.latencies for total in self.buckets.values())
 
-    def seconds(self) -> float:
-        """How long was measured: to the window's end, or to the last bucket where a count or a stop ended it."""
-        held = (max(self.buckets, default=-1) + 1) * self.window.bucket_s
-        return min(self.window.ends - self.window.measured, held)
+    def seconds(self, *, cut_short: bool) -> float:
+        """How long was measured: the whole window, or to the last answer where a count or a stop ended it."""
+        if cut_short or math.isinf(self.window.ends):
+            return self._last_end - self.window.measured
+        return self.window.ends - self.window.measured
 
     def cpu_share(self) -> float:
         """CPUs that the busiest worker used while it was measured."""
         shares = []
-        ends = self.window.measured + self.seconds()
+        ends = min(self.window.ends, self._last_end)
         for samples in self._cpu.values():
             inside = [sample for sample in samples if self.window.measured <= sample[0] <= ends + self.window.bucket_s]
             if len(inside) > 1 and inside[-1][0] > inside[0][0]:
@@ -72,7 +74,7 @@ def run_from_collected(
     collector: Collector,
     finished: Sequence[Finished],
     *,
-    offered: float,
+    due: int,
     tolerance_percent: float,
     machine_cpu: float,
     server: ServerUse,
@@ -80,8 +82,12 @@ def run_from_collected(
     server_is_here: bool,
     interrupted: bool,
 ) -> Run:
-    """The figures of one measurement. `batches` holds the mean rows of a batch by the number of the bucket."""
-    latencies, seconds = collector.latencies(), collector.seconds()
+    """The figures of one measurement.
+
+    `due` is how many requests an open loop had to send in the window, 0 in a closed loop. `batches` holds the mean rows
+    of a batch by the number of the bucket.
+    """
+    latencies, seconds = collector.latencies(), collector.seconds(cut_short=interrupted)
     answered = sum(total.answered for total in collector.buckets.values())
     unsent = sum(each.unsent for each in finished)
     throughput = answered / seconds if seconds else 0.0
@@ -91,7 +97,8 @@ def run_from_collected(
     limit = client_limit(
         cpu_share=share, lag_p99_ms=lag_p99, p50_ms=p50, machine_cpu=machine_cpu, server_is_here=server_is_here
     )
-    unstable = _instability(collector, tolerance_percent)
+    unstable = _instability(collector, tolerance_percent, closed=not due)
+    errors = _errors(collector)
     return Run(
         seconds=seconds,
         answered=answered,
@@ -102,13 +109,13 @@ def run_from_collected(
         p999=latencies.percentile(99.9),
         max=latencies.maximum,
         mean=latencies.mean,
-        errors=_errors(collector),
+        errors=errors,
         first_error=collector.first_error,
         unsent=unsent,
         unanswered=sum(each.unanswered for each in finished),
         stable=not unstable,
         instability=unstable,
-        reached=interrupted or rate_reached(offered, throughput, unsent),
+        reached=interrupted or rate_reached(due, answered + sum(errors.values()), unsent),
         curve=latencies.curve(),
         timeline=_timeline(collector, batches),
         client=ClientUse(len(finished), share, lag_p99, machine_cpu, limit),
@@ -143,7 +150,7 @@ def _timeline(collector: Collector, batches: Mapping[int, float]) -> list[Point]
     return points
 
 
-def _instability(collector: Collector, tolerance_percent: float) -> str:
+def _instability(collector: Collector, tolerance_percent: float, *, closed: bool) -> str:
     count = max(collector.buckets, default=-1) + 1
     if count < PARTS:
         return "the measurement is too short to tell"
@@ -152,4 +159,5 @@ def _instability(collector: Collector, tolerance_percent: float) -> str:
         part = [collector.buckets[number] for number in numbers.tolist() if number in collector.buckets]
         rates.append(sum(total.answered for total in part) / (len(numbers) * collector.window.bucket_s))
         p50s.append(merged(total.latencies for total in part).percentile(50))
-    return instability(rates, p50s, tolerance_percent)
+    # The rate of an open loop is its clock's; by chance it differs from third to third.
+    return instability(rates if closed else [], p50s, tolerance_percent)

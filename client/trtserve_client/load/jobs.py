@@ -75,10 +75,14 @@ class Job:
 
 @dataclass
 class Bucket:
-    """What a stretch of time held: answers and errors of requests that belong to it, and answers that came in it."""
+    """What a stretch of time held: answers and errors of requests that belong to it, and answers that came in it.
+
+    `last_end` is when the last of those came.
+    """
 
     latencies: str = ""
     answered: int = 0
+    last_end: float = 0.0
     errors: dict[str, int] = field(default_factory=dict)
 
 

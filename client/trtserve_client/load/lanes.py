@@ -14,7 +14,7 @@ from trtserve_client.load.collector import Collector, run_from_collected
 from trtserve_client.load.config import LoadConfig
 from trtserve_client.load.fleet import Fleet, monotonic_start
 from trtserve_client.load.jobs import Progress
-from trtserve_client.load.loads import Load, jobs_of, window_of, workers_of
+from trtserve_client.load.loads import Load, due_of, jobs_of, window_of, workers_of
 from trtserve_client.load.observer import Observer, listening_pid
 from trtserve_client.load.probe import Target, connection_of, find_target, first_answer, open_client
 from trtserve_client.load.results import Run
@@ -67,15 +67,16 @@ class ServerLane:
             collector.add(worker, told)
             on_view(collector)
 
+        jobs = jobs_of(load, window, self.config, len(self._fleet))
         self._observer.start(window)
         try:
-            finished = self._fleet.run(jobs_of(load, window, self.config, len(self._fleet)), progress, stop)
+            finished = self._fleet.run(jobs, progress, stop)
         finally:
             self._observer.stop()
         return run_from_collected(
             collector,
             finished,
-            offered=load.offered,
+            due=due_of(jobs),
             tolerance_percent=self.config.stability_percent,
             machine_cpu=self._observer.machine_cpu(),
             server=self._observer.server_use(),

@@ -91,6 +91,15 @@ def jobs_of(load: Load, window: Window, config: LoadConfig, workers: int) -> lis
     return [Job(window, OpenLoad(share(offsets, number, workers), places)) for number in range(workers)]
 
 
+def due_of(jobs: Sequence[Job]) -> int:
+    """How many requests of open loops are due while it is measured."""
+    due = 0
+    for job in jobs:
+        if isinstance(job.load, OpenLoad):
+            due += int(np.count_nonzero(job.load.offsets >= job.window.measured - job.window.begins))
+    return due
+
+
 def _split(total: int, parts: int) -> Sequence[int]:
     return [total // parts + (number < total % parts) for number in range(parts)]
 

@@ -50,7 +50,9 @@ def buckets_from_outcomes(outcomes: Sequence[Outcome], window: Window) -> dict[i
     for number in np.unique(np.concatenate([own, end])).tolist():
         if not 0 <= number <= window.last_bucket:
             continue
-        bucket = buckets[int(number)] = Bucket(answered=int(np.count_nonzero(ok & (end == number))))
+        came = ok & (end == number)
+        bucket = buckets[int(number)] = Bucket(answered=int(np.count_nonzero(came)))
+        bucket.last_end = float(ended[came].max(initial=0.0))
         mine = own == number
         if np.any(mine & ok):
             histogram = Histogram()

@@ -65,27 +65,36 @@ def notes_of(result: Result) -> list[str]:
     notes = ["Interrupted: what was measured until then."] if result.interrupted else []
     for level in result.levels:
         name = f"{level.target}, {level.label}" if len(names_of(result.levels)) > 1 else level.label
-        notes += [
-            f"{name}: {note}" for note in dict.fromkeys(each for run in level.runs for each in run_notes(run, level))
-        ]
+        notes += [f"{name}: {note}" for note in level_notes(level)]
     return notes
 
 
-def run_notes(run: Run, level: Level) -> list[str]:
-    """What must be known of one measurement."""
-    notes = []
+def level_notes(level: Level) -> list[str]:
+    """What must be known of one load: each kind of note once, with the rounds that it is true of."""
+    found: dict[str, list[str]] = {}
+    for run in level.runs:
+        for kind, note in run_notes(run, level).items():
+            found.setdefault(kind, []).append(note)
+    rounds = len(level.runs)
+    return [notes[0] + (f" ({len(notes)} of {rounds} rounds)" if rounds > 1 else "") for notes in found.values()]
+
+
+def run_notes(run: Run, level: Level) -> dict[str, str]:
+    """What must be known of one measurement, by the kind of note."""
+    notes = {}
     if run.errors:
         errors = ", ".join(f"{count:,} {status}" for status, count in sorted(run.errors.items()))
-        notes.append(f"errors: {errors}; the first: {run.first_error}")
+        notes["errors"] = f"errors: {errors}; the first: {run.first_error}"
     if run.unanswered:
-        notes.append(f"{run.unanswered:,} requests had no answer in time and were given up")
+        notes["unanswered"] = f"{run.unanswered:,} requests had no answer in time and were given up"
     if not run.reached:
         missed = f"; {run.unsent:,} requests could not be sent before the end" if run.unsent else ""
-        notes.append(f"the rate of {level.offered:g}/s was not reached, {run.throughput:,.0f}/s were answered{missed}")
+        answered = f"{run.throughput:,.0f}/s were answered"
+        notes["rate"] = f"the rate of {level.offered:g}/s was not reached, {answered}{missed}"
     if run.client.limited:
-        notes.append(f"the client may have been the limit: {run.client.limited}")
+        notes["client"] = f"the client may have been the limit: {run.client.limited}"
     if not run.stable and not run.interrupted:
-        notes.append(f"not stable: {run.instability}")
+        notes["stable"] = f"not stable: {run.instability}"
     return notes
 
 

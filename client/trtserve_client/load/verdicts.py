@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 BUSY = 0.9
@@ -24,9 +25,12 @@ def instability(rates: Sequence[float], p50s: Sequence[float], tolerance_percent
     return ""
 
 
-def rate_reached(offered: float, throughput: float, unsent: int) -> bool:
-    """Whether the server kept up with the offered rate; a closed loop offers 0 and always does."""
-    return not offered or (throughput >= _REACHED * offered and not unsent)
+def rate_reached(due: int, ended: int, unsent: int) -> bool:
+    """Whether as many requests ended in the window as were due in it; a closed loop has none due and keeps up.
+
+    Those under way at the edges of the window vary by about the square root of the count.
+    """
+    return not unsent and ended >= _REACHED * due - 2 * math.sqrt(due)
 
 
 def client_limit(
