@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from trtserve_client.cli_output import table
 from trtserve_client.load.results import Level, Result, Run
@@ -61,41 +61,44 @@ def capacity_sentence(result: Result) -> str:
 
 
 def notes_of(result: Result) -> list[str]:
-    """What must be known before a figure is believed, one sentence per line."""
-    notes = ["Interrupted: what was measured until then."] if result.interrupted else []
+    """What must be known before a figure is believed, one sentence for each kind of doubt."""
+    many = len(names_of(result.levels)) > 1
+    found: dict[str, dict[str, list[str]]] = {}
     for level in result.levels:
-        name = f"{level.target}, {level.label}" if len(names_of(result.levels)) > 1 else level.label
-        notes += [f"{name}: {note}" for note in level_notes(level)]
-    return notes
-
-
-def level_notes(level: Level) -> list[str]:
-    """What must be known of one load: each kind of note once, with the rounds that it is true of."""
-    found: dict[str, list[str]] = {}
-    for run in level.runs:
-        for kind, note in run_notes(run, level).items():
-            found.setdefault(kind, []).append(note)
-    rounds = len(level.runs)
-    return [notes[0] + (f" ({len(notes)} of {rounds} rounds)" if rounds > 1 else "") for notes in found.values()]
+        name = f"{level.target}, {level.label}" if many else level.label
+        for run in level.runs:
+            for kind, note in run_notes(run, level).items():
+                found.setdefault(kind, {}).setdefault(name, []).append(note)
+    notes = ["Interrupted: what was measured until then."] if result.interrupted else []
+    rounds = max((len(level.runs) for level in result.levels), default=0)
+    return notes + [_note(kind, by_level, rounds) for kind, by_level in found.items()]
 
 
 def run_notes(run: Run, level: Level) -> dict[str, str]:
-    """What must be known of one measurement, by the kind of note."""
+    """What must be known of one measurement, by the kind of doubt."""
     notes = {}
     if run.errors:
         errors = ", ".join(f"{count:,} {status}" for status, count in sorted(run.errors.items()))
-        notes["errors"] = f"errors: {errors}; the first: {run.first_error}"
+        notes["Errors"] = f"{errors}, of which the first is {run.first_error}"
     if run.unanswered:
-        notes["unanswered"] = f"{run.unanswered:,} requests had no answer in time and were given up"
+        notes["No answer in time, given up"] = f"{run.unanswered:,} requests"
     if not run.reached:
-        missed = f"; {run.unsent:,} requests could not be sent before the end" if run.unsent else ""
-        answered = f"{run.throughput:,.0f}/s were answered"
-        notes["rate"] = f"the rate of {level.offered:g}/s was not reached, {answered}{missed}"
+        missed = f", {run.unsent:,} requests could not be sent before the end" if run.unsent else ""
+        notes["The rate was not reached"] = f"{run.throughput:,.0f}/s were answered of {level.offered:g}/s{missed}"
     if run.client.limited:
-        notes["client"] = f"the client may have been the limit: {run.client.limited}"
+        notes["The client may have been the limit"] = run.client.limited
     if not run.stable and not run.interrupted:
-        notes["stable"] = f"not stable: {run.instability}"
+        notes["Not stable"] = run.instability
     return notes
+
+
+def _note(kind: str, by_level: Mapping[str, Sequence[str]], rounds: int) -> str:
+    """One sentence: the kind, then the first note of each load, and in how many rounds; equal notes are told once."""
+    told: dict[str, list[str]] = {}
+    for name, notes in by_level.items():
+        often = f" ({len(notes)} of {rounds} rounds)" if rounds > 1 else ""
+        told.setdefault(notes[0], []).append(name + often)
+    return f"{kind}. " + "; ".join(f"{', '.join(names)}: {note}" for note, names in told.items()) + "."
 
 
 def _row(level: Level, many: bool) -> Sequence[str]:

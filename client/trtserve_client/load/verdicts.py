@@ -38,12 +38,12 @@ def client_limit(
 ) -> str:
     """Why the client may have been the limit, and what to do; "" where it was not."""
     if lag_p99_ms > max(_LEAST_LAG_MS, _LAG_SHARE * p50_ms):
-        return f"1 % of the requests were sent {lag_p99_ms:.3g} ms late or more: use more --workers or a lower rate"
+        return f"1 % of the requests were sent {lag_p99_ms:.3g} ms late or more, use more --workers or a lower rate"
     if cpu_share >= BUSY:
-        return f"a worker used {100 * cpu_share:.0f} % of a CPU: use more --workers"
+        return f"a worker used {100 * cpu_share:.0f} % of a CPU, use more --workers"
     if machine_cpu < _FULL:
         return ""
-    full = f"all CPUs of this machine were {100 * machine_cpu:.0f} % busy"
+    full = f"all CPUs of this machine were busy for {100 * machine_cpu:.0f} % of the time"
     if server_is_here:
-        return f"{full}, and the server shares them with the load: its own limit may be higher"
-    return f"{full}: send from a larger one"
+        return f"{full} and the server shares them with the load, so its own limit may be higher"
+    return f"{full}, send from a larger one"
