@@ -13,7 +13,8 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -64,9 +65,11 @@ def _measure(words: list[str], plan: str, config: LoadConfig) -> int:
     for name in _OUTPUTS:
         if path := getattr(config, name):
             check_writable(path)
-    session = Session(_stop_on_interrupt(), LiveView(sys.stderr, quiet=config.quiet))
     command = shlex.join(["trtserve-load", *_without_secrets(words)])
-    result = measured(session, config, plan, command, datetime.datetime.now(datetime.UTC).isoformat(" ", "seconds"))
+    began = datetime.datetime.now(datetime.UTC).isoformat(" ", "seconds")
+    with _stop_on_interrupt() as stop:
+        session = Session(stop, LiveView(sys.stderr, quiet=config.quiet))
+        result = measured(session, config, plan, command, began)
     print(result_text(result), flush=True)
     codes = [_fail(session.problem)] if session.problem else []
     codes += _write(config, result) if result.levels else []
@@ -109,19 +112,26 @@ def _without_secrets(words: Sequence[str]) -> list[str]:
     return shown
 
 
-def _stop_on_interrupt() -> threading.Event:
-    """Set by the first Ctrl-C or SIGTERM; the second one ends the process as ever."""
+@contextmanager
+def _stop_on_interrupt() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C or SIGTERM sets; a second one ends the process as ever."""
     stop = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def interrupted(number: int, frame: FrameType | None) -> None:
         stop.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        restore()
 
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, interrupted)
-        signal.signal(signal.SIGTERM, interrupted)
-    return stop
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in before:
+        signal.signal(number, interrupted)
+    try:
+        yield stop
+    finally:
+        restore()
 
 
 def _fail(error: LoadError) -> int:

@@ -46,18 +46,16 @@ class Logarithmic:
     """From a round figure below `least` to one above `most`; both are more than 0."""
 
     def __init__(self, least: float, most: float) -> None:
-        self._low = _step_of_ten(least, down=True)
-        self._high = _step_of_ten(max(most, least * 1.5), down=False)
-        decades = math.log10(self._high / self._low)
+        most = max(most, least * 1.5)
+        decades = math.log10(most / least)
         steps = (
             (1, 2, 3, 4, 6, 8) if decades <= 1 else (1, 2, 5) if decades <= 2.5 else (1, 3) if decades <= 4 else (1,)
         )
-        values = [
-            step * 10.0**power
-            for power in range(math.floor(math.log10(self._low)), math.ceil(math.log10(self._high)) + 1)
-            for step in steps
-        ]
-        inside = [value for value in values if self._low * 0.999 <= value <= self._high * 1.001]
+        first, last = math.floor(math.log10(least)), math.ceil(math.log10(most))
+        values = [step * 10.0**power for power in range(first, last + 1) for step in steps]
+        self._low = max(value for value in values if value <= least * (1 + 1e-9))
+        self._high = min(value for value in values if value >= most * (1 - 1e-9))
+        inside = [value for value in values if self._low <= value <= self._high]
         self.ticks = [Tick(self.place(value), short(value)) for value in inside]
 
     def place(self, value: float) -> float:
@@ -105,11 +103,3 @@ def _round_up(value: float) -> float:
     """The least of 1, 2, 2.5, 5 times a power of ten that is not below the value."""
     power = 10.0 ** math.floor(math.log10(value))
     return next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= value * (1 - 1e-9))
-
-
-def _step_of_ten(value: float, *, down: bool) -> float:
-    power = 10.0 ** math.floor(math.log10(value))
-    steps = [step * power for step in (1, 2, 5, 10)]
-    if down:
-        return max(step for step in steps if step <= value * (1 + 1e-9))
-    return min(step for step in steps if step >= value * (1 - 1e-9))

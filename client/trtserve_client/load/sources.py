@@ -86,7 +86,8 @@ def _from_npy(path: Path, model: ModelMetadata) -> Iterable[Request]:
 
 
 def _from_npz(path: Path, model: ModelMetadata) -> Iterable[Request]:
-    with np.load(path, allow_pickle=False) as archive:
+    # A file of our own: numpy leaves its own open where the archive is damaged.
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
         return [request_from_plain(dict(archive), model, f"--data {path}")]
 
 
