@@ -12,7 +12,10 @@ SERVICE = "inference.GRPCInferenceService"
 METHODS: dict[str, Method] = methods_of(SERVICE)
 
 if TYPE_CHECKING:
-    from trtserve_protos._generated.oip.model_config_pb2 import ModelConfig as ModelConfig
+    from trtserve_protos._generated.oip.model_config_pb2 import (
+        ModelConfig as ModelConfig,
+        ModelQueuePolicy as ModelQueuePolicy,
+    )
     from trtserve_protos._generated.oip.open_inference_pb2 import (
         InferParameter as InferParameter,
         InferTensorContents as InferTensorContents,

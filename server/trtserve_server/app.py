@@ -21,6 +21,7 @@ from trtserve_server.models.repository import find_models
 from trtserve_server.rpc.health import HealthService
 from trtserve_server.rpc.oip import OipService
 from trtserve_server.rpc.reflection import ReflectionService
+from trtserve_server.scheduling.host import Host
 from trtserve_server.scheduling.reactor import AsyncioReactor
 from trtserve_server.security import server_credentials
 
@@ -34,7 +35,8 @@ class App:
         self._sources = find_models(config)
         self._credentials = server_credentials(config)
         self._executor = ThreadPoolExecutor(config.load_threads, "load")
-        self.registry = Registry(config, AsyncioReactor(), self._executor)
+        host = Host(AsyncioReactor(), max_running=config.max_running, max_inflight_bytes=config.max_inflight_bytes)
+        self.registry = Registry(config, host, self._executor)
         self.registry.on_change = self._publish_health
         self._health = HealthService()
         self._reflection = ReflectionService((oip.SERVICE, health.SERVICE))

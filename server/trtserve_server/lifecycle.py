@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -39,9 +40,21 @@ async def serve(config: ServerConfig, started: float) -> int:
         await app.close()
         _leave(0)
     starting.result()
+    calm_garbage_collector()
     print(banner(app, time.monotonic() - started), flush=True)
     log.info("%s: draining for at most %g s", (await signalled).name, config.drain_timeout_s)
     return await _drain(app, config, signals)
+
+
+def calm_garbage_collector() -> None:
+    """Takes what has been made so far out of Python's search for cycles, and lets that search come less often.
+
+    Requests form no cycles, so most of the searches find nothing; with 100,000 requests waiting they cost as much as
+    the scheduling itself.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
 
 
 async def _drain(app: App, config: ServerConfig, signals: asyncio.Queue[signal.Signals]) -> int:

@@ -45,7 +45,13 @@ _HONOURED = frozenset(
         "instance_group.name",
         "dynamic_batching.preferred_batch_size",
         "dynamic_batching.max_queue_delay_microseconds",
+        "dynamic_batching.priority_levels",
+        "dynamic_batching.default_priority_level",
         "dynamic_batching.default_queue_policy.max_queue_size",
+        "dynamic_batching.default_queue_policy.default_timeout_microseconds",
+        "dynamic_batching.default_queue_policy.timeout_action",
+        "dynamic_batching.default_queue_policy.allow_timeout_override",
+        "dynamic_batching.priority_queue_policy",
         "model_warmup.count",
     ]
 )
@@ -97,6 +103,10 @@ def values_from_message(message: ModelConfigMessage, source: str) -> dict[str, A
         values["instances"] = sum(group.count or 1 for group in message.instance_group)
     if message.HasField("dynamic_batching"):
         values["batching"] = _batching(message)
+        values["levels"] = [
+            {"level": level, **_queue_policy(policy)}
+            for level, policy in sorted(message.dynamic_batching.priority_queue_policy.items())
+        ]
     if message.model_warmup:
         values["warmup_runs"] = sum(warmup.count or 1 for warmup in message.model_warmup)
     return values
@@ -163,6 +173,20 @@ def _batching(message: ModelConfigMessage) -> dict[str, Any]:
         "preferred_batch_sizes": list(batching.preferred_batch_size),
         "max_queue_delay_us": batching.max_queue_delay_microseconds,
     }
-    if batching.default_queue_policy.max_queue_size:
-        values["max_queue_size"] = batching.default_queue_policy.max_queue_size
+    if batching.priority_levels:
+        values["priority_levels"] = batching.priority_levels
+        values["default_priority_level"] = batching.default_priority_level
+    if batching.HasField("default_queue_policy"):
+        values |= _queue_policy(batching.default_queue_policy)
+    return values
+
+
+def _queue_policy(policy: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "default_timeout_us": policy.default_timeout_microseconds,
+        "timeout_action": "delay" if policy.timeout_action == policy.DELAY else "reject",
+        "allow_timeout_override": policy.allow_timeout_override,
+    }
+    if policy.max_queue_size:
+        values["max_queue_size"] = policy.max_queue_size
     return values

@@ -1,4 +1,4 @@
-"""The instances of one model: makes them, starts them, knows when all are warm, ends them."""
+"""The instances of one model: makes them, starts them, knows when all are warm, replaces those that are lost."""
 
 from __future__ import annotations
 
@@ -8,44 +8,42 @@ from collections.abc import Callable
 from trtserve_engines.engine import ExecutionContext
 from trtserve_server.models.loader import LoadedModel, warm_up
 from trtserve_server.scheduling.batcher import Batcher
+from trtserve_server.scheduling.host import Host
 from trtserve_server.scheduling.instance import InlineInstance, Instance, ThreadInstance
-from trtserve_server.scheduling.reactor import Reactor
 
 log = logging.getLogger(__name__)
 
 Ready = Callable[[Exception | None], None]
 
+MAX_LOST = 8
+"""Instances that hang or die before no more are made: each that hangs keeps a thread and its memory."""
+
 
 class InstanceGroup:
     """The instances of `loaded`, which work for `batcher`. All but `close` belongs to the scheduling thread."""
 
-    def __init__(self, loaded: LoadedModel, batcher: Batcher, reactor: Reactor) -> None:
+    def __init__(self, loaded: LoadedModel, batcher: Batcher, host: Host) -> None:
         self._loaded = loaded
         self._batcher = batcher
-        self._reactor = reactor
+        self._host = host
         self._name = f"{loaded.source.name}/{loaded.source.version}"
         self._instances: list[Instance] = []
+        self._made = 0
+        self._lost = 0
+        self._alive = 0
         self._starting = 0
         self._on_ready: Ready | None = None
+        self.on_broken: Callable[[str], None] = lambda reason: None
+        """Called with the reason once no instance is left and none will be made."""
 
     def start(self, on_ready: Ready) -> None:
         """Starts the instances; `on_ready` gets None once all are warm, or the first failure."""
         self._on_ready = on_ready
+        self._batcher.on_lost = self._replace
         self._starting = self._loaded.instances
-        kind: type[InlineInstance] | type[ThreadInstance] = InlineInstance if self._loaded.inline else ThreadInstance
         if self._loaded.inline:
             log.info("%s runs without a thread: its largest batch is quicker than a change of threads", self._name)
-        self._instances = [
-            kind(
-                f"{self._name}#{number}",
-                self._create_context,
-                self._reactor,
-                on_started=self._started,
-                on_finished=self._batcher.batch_finished,
-            )
-            for number in range(self._loaded.instances)
-        ]
-        for instance in self._instances:
+        for instance in [self._make() for _ in range(self._loaded.instances)]:
             instance.start()
 
     def stop(self) -> None:
@@ -59,6 +57,22 @@ class InstanceGroup:
         if all(ended):
             self._loaded.engine.close()
         return all(ended)
+
+    def _make(self) -> Instance:
+        kind: type[InlineInstance] | type[ThreadInstance] = InlineInstance if self._loaded.inline else ThreadInstance
+        instance = kind(
+            f"{self._name}#{self._made}",
+            self._host.device(self._loaded.engine.device),
+            self._create_context,
+            self._host.reactor,
+            on_started=self._started,
+            on_finished=self._batcher.batch_finished,
+            on_died=self._batcher.instance_died,
+        )
+        self._made += 1
+        self._alive += 1
+        self._instances.append(instance)
+        return instance
 
     def _create_context(self) -> ExecutionContext:
         """A warm context for the calling thread."""
@@ -80,6 +94,25 @@ class InstanceGroup:
         self._starting -= 1
         if error is None:
             self._batcher.instance_idle(instance)
+        elif self._on_ready is None:  # a replacement
+            self._alive -= 1
+            self._check_alive(f"{instance.name} could not be started: {error}")
         if (error or self._starting == 0) and self._on_ready:
             on_ready, self._on_ready = self._on_ready, None
             on_ready(error)
+
+    def _replace(self, instance: Instance, reason: str) -> None:
+        self._alive -= 1
+        self._lost += 1
+        if self._lost <= MAX_LOST:
+            replacement = self._make()
+            self._starting += 1
+            log.warning("%s is replaced by %s", instance.name, replacement.name)
+            replacement.start()
+        self._check_alive(f"{instance.name}: {reason}")
+
+    def _check_alive(self, reason: str) -> None:
+        if self._alive == 0:
+            log.error("%s: no instance is left; the last one, %s", self._name, reason)
+            self._batcher.fail(reason)
+            self.on_broken(reason)

@@ -73,14 +73,15 @@ def load_model(source: ModelVersion, server: ServerConfig) -> LoadedModel:
         engine.close()
         raise
     log.info("%s/%s: %s: %s", source.name, source.version, "batched" if batch.batched else "not batched", batch.reason)
-    instances = config.instances or server.instances
-    inline = (
-        model is not None
-        and instances == 1
-        and _is_quick(engine, model, max_batch_size, server.inline_run_limit_us / 1e6)
-    )
+    # An engine that can spread a run over the cores can also run as many batches side by side.
+    instances = config.instances or server.instances or max(1, *engine.thread_choices, 1)
+    inline = not (config.instances or server.instances) or instances == 1
+    # A script waits, so it never runs on the loop.
+    inline = inline and model is not None and _is_quick(engine, model, max_batch_size, server.inline_run_limit_us / 1e6)
     seconds = time.monotonic() - start
-    return LoadedModel(source, engine, max_batch_size, batch.reason, labels, instances, inline, seconds)
+    return LoadedModel(
+        source, engine, max_batch_size, batch.reason, labels, 1 if inline else instances, inline, seconds
+    )
 
 
 def warm_up(context: ExecutionContext, signature: Signature, *, max_batch_size: int, runs: int) -> None:

@@ -17,7 +17,7 @@ from trtserve_server.models.loader import LoadedModel, load_model
 from trtserve_server.models.repository import ModelVersion
 from trtserve_server.models.served_model import ServedModel
 from trtserve_server.options import nearest
-from trtserve_server.scheduling.reactor import Reactor
+from trtserve_server.scheduling.host import Host
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +54,9 @@ class Entry:
 class Registry:
     """The models by name and version. Belongs to the scheduling thread; loading runs in `executor`."""
 
-    def __init__(self, config: ServerConfig, reactor: Reactor, executor: Executor) -> None:
+    def __init__(self, config: ServerConfig, host: Host, executor: Executor) -> None:
         self._config = config
-        self._reactor = reactor
+        self._host = host
         self._executor = executor
         self._entries: dict[str, dict[str, Entry]] = {}
         self._serving: dict[tuple[str, str], ServedModel] = {}
@@ -147,13 +147,13 @@ class Registry:
             loaded: LoadedModel | Exception = load_model(entry.source, self._config)
         except Exception as error:
             loaded = error
-        self._reactor.post(self._loaded, entry, loaded)
+        self._host.reactor.post(self._loaded, entry, loaded)
 
     def _loaded(self, entry: Entry, loaded: LoadedModel | Exception) -> None:
         if isinstance(loaded, Exception):
             self._finish_loading(entry, loaded)
             return
-        entry.model = ServedModel(loaded, self._reactor)
+        entry.model = ServedModel(loaded, self._host)
         entry.model.start(lambda error: self._finish_loading(entry, error))
 
     def _finish_loading(self, entry: Entry, error: Exception | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -9,21 +10,22 @@ import numpy as np
 from trtserve_engines.errors import SignatureError
 from trtserve_engines.signature import DYNAMIC, Signature
 from trtserve_protos import dtypes
-from trtserve_server.config import ModelConfig
+from trtserve_server.config import BatchConfig, LevelConfig, ModelConfig
 from trtserve_server.errors import InvalidRequest, RequestError
 from trtserve_server.models.instance_group import InstanceGroup, Ready
 from trtserve_server.models.loader import LoadedModel
 from trtserve_server.request import BatchKey, InferRequest
-from trtserve_server.scheduling.batcher import Batcher
+from trtserve_server.scheduling.batcher import Batcher, BatcherOptions
+from trtserve_server.scheduling.host import Host
 from trtserve_server.scheduling.policy import BatchPolicy
-from trtserve_server.scheduling.reactor import Reactor
+from trtserve_server.scheduling.queue_policy import LevelPolicy, QueuePolicy
 from trtserve_server.statistics import ModelStatistics
 
 
 class ServedModel:
     """One version of one model. All methods belong to the scheduling thread, but `close`."""
 
-    def __init__(self, loaded: LoadedModel, reactor: Reactor) -> None:
+    def __init__(self, loaded: LoadedModel, host: Host) -> None:
         self._loaded = loaded
         self._engine = loaded.engine
         self.name = loaded.source.name
@@ -31,19 +33,8 @@ class ServedModel:
         self.signature: Signature = loaded.engine.signature
         self.statistics = ModelStatistics()
         self._one_key = all(DYNAMIC not in spec.shape[1:] for spec in self.signature.inputs)
-        batching = self.config.batching
-        policy = BatchPolicy(
-            loaded.max_batch_size or 1, batching.max_queue_delay_us / 1e6, batching.preferred_batch_sizes
-        )
-        self.batcher = Batcher(
-            self.name,
-            policy,
-            reactor,
-            self.statistics,
-            max_queue_size=batching.max_queue_size,
-            inline=loaded.inline,
-        )
-        self._instances = InstanceGroup(loaded, self.batcher, reactor)
+        self.batcher = Batcher(self.name, _batcher_options(loaded), host.reactor, self.statistics, host.budget)
+        self._instances = InstanceGroup(loaded, self.batcher, host)
 
     @property
     def config(self) -> ModelConfig:
@@ -143,6 +134,41 @@ class ServedModel:
                 " send fewer rows per request or raise max_batch_size"
             )
         return rows
+
+
+def _batcher_options(loaded: LoadedModel) -> BatcherOptions:
+    config = loaded.source.config
+    batching = config.batching
+    return BatcherOptions(
+        BatchPolicy(loaded.max_batch_size or 1, batching.max_queue_delay_us / 1e6, batching.preferred_batch_sizes),
+        _queue_policy(config),
+        batched=loaded.max_batch_size > 0,
+        inline=loaded.inline,
+        # An instance on the scheduling thread runs where others wait: without threads of its own.
+        threads=loaded.engine.thread_choices[:1] if loaded.inline else loaded.engine.thread_choices,
+        run_timeout_s=config.run_timeout_s or math.inf,
+    )
+
+
+def _queue_policy(config: ModelConfig) -> QueuePolicy:
+    batching = config.batching
+    return QueuePolicy(
+        batching.max_queue_size,
+        batching.max_queue_bytes,
+        levels=batching.priority_levels,
+        default_level=batching.default_priority_level,
+        default=_level_policy(batching, 0),
+        by_level={level.level: _level_policy(level, level.max_queue_size) for level in config.levels},
+    )
+
+
+def _level_policy(config: BatchConfig | LevelConfig, max_requests: int) -> LevelPolicy:
+    return LevelPolicy(
+        max_requests,
+        timeout_s=config.default_timeout_us / 1e6 or math.inf,
+        delay=config.timeout_action == "delay",
+        allow_override=config.allow_timeout_override,
+    )
 
 
 def _wire_name(dtype: np.dtype) -> str:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from trtserve_engines.signature import TensorSpec
 from trtserve_protos import dtypes, oip
+from trtserve_server.config import BatchConfig, LevelConfig
 from trtserve_server.models.served_model import ServedModel
 from trtserve_server.statistics import Phases
 
 if TYPE_CHECKING:
-    from trtserve_protos.oip import ModelConfig, ModelMetadataResponse, ModelStatistics
+    from trtserve_protos.oip import ModelConfig, ModelMetadataResponse, ModelQueuePolicy, ModelStatistics
 
 PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}
 """Triton's names of the backends."""
@@ -59,7 +60,11 @@ def model_config(model: ServedModel) -> ModelConfig:
         batching = model.config.batching
         config.dynamic_batching.preferred_batch_size.extend(batching.preferred_batch_sizes)
         config.dynamic_batching.max_queue_delay_microseconds = batching.max_queue_delay_us
-        config.dynamic_batching.default_queue_policy.max_queue_size = batching.max_queue_size
+        config.dynamic_batching.priority_levels = batching.priority_levels
+        config.dynamic_batching.default_priority_level = batching.default_priority_level
+        _fill_queue_policy(config.dynamic_batching.default_queue_policy, batching)
+        for level in model.config.levels:
+            _fill_queue_policy(config.dynamic_batching.priority_queue_policy[level.level], level)
     config.parameters["batching_reason"].string_value = model.batching_reason
     return config
 
@@ -83,6 +88,13 @@ def model_statistics(model: ServedModel) -> ModelStatistics:
     for rows, phases in sorted(statistics.per_batch.items()):
         _fill_phases(message.batch_stats.add(batch_size=rows), phases)
     return message
+
+
+def _fill_queue_policy(policy: ModelQueuePolicy, config: BatchConfig | LevelConfig) -> None:
+    policy.max_queue_size = config.max_queue_size
+    policy.default_timeout_microseconds = config.default_timeout_us
+    policy.timeout_action = policy.DELAY if config.timeout_action == "delay" else policy.REJECT
+    policy.allow_timeout_override = config.allow_timeout_override
 
 
 def _fill_phases(message: object, phases: Phases) -> None:

@@ -78,7 +78,9 @@ class OipService:
         """Runs a request and gives its outputs."""
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         parts = wire.split_infer_request(data)
-        plan, request = self._codec.decode(parts, partial(_set, future), monotonic(), context.time_remaining())
+        plan, request = self._codec.decode(
+            parts, partial(_set, future), monotonic(), context.time_remaining(), len(data)
+        )
         plan.model.submit(request)
         try:
             outcome = await future
