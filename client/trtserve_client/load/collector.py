@@ -88,9 +88,9 @@ def run_from_collected(
     of a batch by the number of the bucket.
     """
     latencies, seconds = collector.latencies(), collector.seconds(cut_short=interrupted)
-    answered = sum(total.answered for total in collector.buckets.values())
+    ended = sum(total.answered for total in collector.buckets.values())
     unsent = sum(each.unsent for each in finished)
-    throughput = answered / seconds if seconds else 0.0
+    throughput = ended / seconds if seconds else 0.0
     lags = np.concatenate([each.lags for each in finished]) if finished else np.empty(0)
     lag_p99 = float(np.percentile(lags, 99) * 1e3) if len(lags) else 0.0
     share, p50 = collector.cpu_share(), latencies.percentile(50)
@@ -101,7 +101,7 @@ def run_from_collected(
     errors = _errors(collector)
     return Run(
         seconds=seconds,
-        answered=answered,
+        answered=latencies.count,
         throughput=throughput,
         p50=p50,
         p90=latencies.percentile(90),
@@ -115,7 +115,7 @@ def run_from_collected(
         unanswered=sum(each.unanswered for each in finished),
         stable=not unstable,
         instability=unstable,
-        reached=interrupted or rate_reached(due, answered + sum(errors.values()), unsent),
+        reached=interrupted or rate_reached(due, ended + sum(errors.values()), unsent),
         curve=latencies.curve(),
         timeline=_timeline(collector, batches),
         client=ClientUse(len(finished), share, lag_p99, machine_cpu, limit),
