@@ -103,8 +103,10 @@ def bar_chart(width: float, x: Axis, bars: Sequence[Bar], reference: float | Non
         if high > low:
             parts.append(_rule("whisker", low, y + rows.thickness / 2, high, y + rows.thickness / 2))
     if reference is not None:
+        # Beside the bars alone: over the whole height it would cross their names.
         at = rows.x(x.scale.place(reference))
-        parts.append(_rule("reference", at, rows.top, at, rows.bottom))
+        tops = [rows.bar_y(index) - 5 for index in range(len(bars))]
+        parts += [_rule("reference", at, top, at, top + rows.thickness + 10) for top in tops]
     return _svg(rows.size, parts, x.title)
 
 
