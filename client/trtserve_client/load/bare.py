@@ -21,10 +21,10 @@ from trtserve_client.load.collector import Collector, run_from_collected
 from trtserve_client.load.config import LoadConfig
 from trtserve_client.load.errors import UsageError, WorkerError
 from trtserve_client.load.fleet import monotonic_start
-from trtserve_client.load.jobs import Progress
+from trtserve_client.load.jobs import OK, Progress
 from trtserve_client.load.lanes import OnView
 from trtserve_client.load.loads import Load, window_of
-from trtserve_client.load.recorder import OK, buckets_from_outcomes
+from trtserve_client.load.recorder import buckets_from_outcomes
 from trtserve_client.load.results import Run, ServerUse
 from trtserve_client.load.sources import Request
 

@@ -94,9 +94,11 @@ def run_from_collected(
     lags = np.concatenate([each.lags for each in finished]) if finished else np.empty(0)
     lag_p99 = float(np.percentile(lags, 99) * 1e3) if len(lags) else 0.0
     share, p50 = collector.cpu_share(), latencies.percentile(50)
-    limit = client_limit(
-        cpu_share=share, lag_p99_ms=lag_p99, p50_ms=p50, machine_cpu=machine_cpu, server_is_here=server_is_here
-    )
+    limit = ""
+    if finished:  # without a worker, what was measured is in no other process
+        limit = client_limit(
+            cpu_share=share, lag_p99_ms=lag_p99, p50_ms=p50, machine_cpu=machine_cpu, server_is_here=server_is_here
+        )
     unstable = _instability(collector, tolerance_percent, closed=not due)
     errors = _errors(collector)
     return Run(

@@ -9,6 +9,9 @@ import numpy as np
 
 from trtserve_client.channel import ChannelOptions, TlsOptions
 
+OK = ""
+"""The status of a request that was answered."""
+
 
 @dataclass(frozen=True)
 class Connection:

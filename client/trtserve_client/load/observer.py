@@ -5,6 +5,7 @@ What cannot be seen is left out: a server without statistics, on another machine
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import subprocess
 import threading
@@ -99,7 +100,7 @@ class Observer:
     def batches(self) -> dict[int, float]:
         """Mean rows in a batch, by the number of the window's bucket."""
         means: dict[int, float] = {}
-        for before, after in zip(self._snapshots, self._snapshots[1:], strict=False):
+        for before, after in itertools.pairwise(self._snapshots):
             sizes = _difference(after.batches, before.batches)
             if count := sum(sizes.values()):
                 number = int((before.time - self._window.measured) / self._window.bucket_s + 0.5)

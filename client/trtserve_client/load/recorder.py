@@ -8,9 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from trtserve_client.load.histogram import Histogram
-from trtserve_client.load.jobs import Bucket, Window
+from trtserve_client.load.jobs import OK, Bucket, Window
 
-OK = ""
 Outcome = tuple[float, float, float, str]
 """The time that a request belongs to, its latency in seconds, when it ended, and its status; OK = answered."""
 

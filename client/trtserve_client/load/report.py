@@ -7,8 +7,7 @@ from html import escape
 from importlib.resources import files
 
 from trtserve_client.load import charts
-from trtserve_client.load.results import Level, Result, Run
-from trtserve_client.load.session import names_of
+from trtserve_client.load.results import Level, Result, Run, names_of
 from trtserve_client.load.table import capacity_sentence, notes_of
 
 _TITLES = {

@@ -148,6 +148,11 @@ class Result:
     interrupted: bool = False
 
 
+def names_of(levels: Sequence[Level]) -> Mapping[str, None]:
+    """The targets, in the order of their first appearance."""
+    return dict.fromkeys(level.target for level in levels)
+
+
 def document_from_result(result: Result) -> dict[str, Any]:
     """The result as values that JSON has, with each level's medians beside its runs."""
     document = {"schema": SCHEMA, **dataclasses.asdict(result)}

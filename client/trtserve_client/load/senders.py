@@ -15,8 +15,7 @@ import grpc
 
 from trtserve_client.channel import STREAM_PATH
 from trtserve_client.endpoint import Endpoint
-from trtserve_client.load.jobs import Connection
-from trtserve_client.load.recorder import OK
+from trtserve_client.load.jobs import OK, Connection
 from trtserve_protos import oip, wire
 from trtserve_protos.errors import ProtocolError
 

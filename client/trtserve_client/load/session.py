@@ -6,7 +6,7 @@ An interrupt is the `stop` event: the measurement under way ends early and count
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from trtserve_client.load.capacity import Trial, best_rate, holds, next_rate
@@ -99,8 +99,3 @@ class Session:
 def capacity_levels(levels: Sequence[Level]) -> list[Level]:
     """The levels of a search in the order of their rates."""
     return sorted(levels, key=lambda level: level.offered)
-
-
-def names_of(levels: Sequence[Level]) -> Mapping[str, None]:
-    """The targets, in the order of their first appearance."""
-    return dict.fromkeys(level.target for level in levels)

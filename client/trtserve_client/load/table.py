@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from trtserve_client.cli_output import table
-from trtserve_client.load.results import Level, Result, Run
-from trtserve_client.load.session import names_of
+from trtserve_client.load.results import Level, Result, Run, names_of
 
 _HEAD = (
     "load",

@@ -8,8 +8,8 @@ import pytest
 
 from trtserve_client.load.collector import Collector, run_from_collected
 from trtserve_client.load.drives import make_drive
-from trtserve_client.load.jobs import Bucket, ClosedLoad, Finished, Job, OpenLoad, Progress, Window
-from trtserve_client.load.recorder import OK, Recorder, buckets_from_outcomes
+from trtserve_client.load.jobs import OK, Bucket, ClosedLoad, Finished, Job, OpenLoad, Progress, Window
+from trtserve_client.load.recorder import Recorder, buckets_from_outcomes
 from trtserve_client.load.results import ServerUse
 
 WAIT_S = 30.0

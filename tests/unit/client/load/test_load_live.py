@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from trtserve_client.load.collector import Collector
-from trtserve_client.load.jobs import Progress, Window
+from trtserve_client.load.jobs import OK, Progress, Window
 from trtserve_client.load.live import LiveView, line, sparkline
-from trtserve_client.load.recorder import OK, buckets_from_outcomes
+from trtserve_client.load.recorder import buckets_from_outcomes
 
 
 def collected(window, errors=0):
