@@ -229,7 +229,9 @@ def _how(result: Result) -> str:
     entries = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in result.environment.items())
     run = result.levels[0].runs[0]
     count = sum(len(level.runs) for level in result.levels)
-    how = f"{count} measurements of about {run.seconds:.3g} s, sent by {run.client.workers or 1} worker processes."
+    workers = max(each.client.workers for level in result.levels for each in level.runs)
+    how = f"{count} measurement{'s' * (count > 1)} of about {run.seconds:.3g} s,"
+    how += f" sent by {workers} worker process{'es' * (workers != 1)}."
     gpu = run.server.gpu_memory_bytes
     if gpu:
         entries += f"<dt>gpu in use</dt><dd>{run.server.gpu_share:.0%}, {gpu / 2**20:,.0f} MiB</dd>"

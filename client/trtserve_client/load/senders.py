@@ -42,8 +42,9 @@ class Sender(Protocol):
 def open_channel(connection: Connection) -> grpc.Channel:
     """The channel of the connection; nothing is connected yet. Raises ClientError."""
     endpoint = Endpoint(connection.url, connection.tls, connection.options, connection.metadata)
-    # Each worker has its own connection, as clients on different machines have.
-    arguments = [*endpoint.options.channel_arguments(endpoint.target), ("grpc.use_local_subchannel_pool", 1)]
+    # Each worker has its own connection, as clients on different machines have; nothing is tried a second time.
+    own: list[tuple[str, int | str]] = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+    arguments = [*endpoint.options.channel_arguments(endpoint.target), *own]
     if endpoint.tls is None:
         return grpc.insecure_channel(endpoint.target, arguments)
     return grpc.secure_channel(endpoint.target, endpoint.tls.credentials(), arguments)

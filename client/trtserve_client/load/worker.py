@@ -21,6 +21,7 @@ from trtserve_client.load.senders import Sender, make_sender, open_channel
 
 _REPORT_S = 0.2
 _CONNECT_S = 10.0
+_GARBAGE = (20_000, 50, 50)
 _SWITCH_S = 0.0005
 """How long a thread keeps the interpreter from the others; the clock of an open loop must not wait for 5 ms."""
 
@@ -36,8 +37,9 @@ def main() -> None:
             pipe.send(sender)
         else:
             pipe.send(Ready())
-            # A collection would stop all threads in the middle of a measurement; what lives here lives on.
+            # A collection stops all threads in the middle of a measurement: few of them, and none of what lives on.
             gc.freeze()
+            gc.set_threshold(*_GARBAGE)
             while (job := pipe.recv()) is not None:
                 _run(job, sender, pipe, plan.connection.timeout_s)
     except (EOFError, BrokenPipeError, ConnectionResetError):
