@@ -11,22 +11,32 @@ import platform
 import sys
 import tempfile
 from contextlib import ExitStack
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.bench import convnet, imports, scheduling, unary
 from tests.bench.harness import Harness
 from tests.bench.load import drive_by
 from tests.bench.writing import documented, write_all
 from trtserve_client.load.environment import environment
 
-BENCHES = {"unary": unary.run, "convnet": convnet.run, "imports": imports.run, "scheduling": scheduling.run}
+NAMES = (
+    "unary",
+    "convnet",
+    "imports",
+    "scheduling",
+    "simulation",
+    "adaptive",
+    "overload",
+    "counting",
+)
+"""Modules of this folder; each has a `run` that yields ratios."""
 
 
 def main() -> int:
     """Runs the benches that were named, or all."""
     parser = argparse.ArgumentParser(prog="./build.sh bench", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*BENCHES, []], help="which to run; all by default")
+    parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="which to run; all by default")
     parser.add_argument("--rounds", type=int, default=5, help="pairs of measurements of each figure")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of one measurement")
     parser.add_argument("--harness", action="store_true", help="send by trtserve-load's workers, not by this process")
@@ -40,8 +50,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         if arguments.harness or arguments.write:
             stack.enter_context(drive_by(stack.enter_context(Harness())))
-        for name in arguments.names or BENCHES:
-            for ratio in BENCHES[name](Path(folder), arguments.rounds, arguments.seconds):
+        for name in arguments.names or NAMES:
+            for ratio in import_module(f"tests.bench.{name}").run(Path(folder), arguments.rounds, arguments.seconds):
                 print(ratio, flush=True)
                 ratios.append(ratio)
     if arguments.write:
