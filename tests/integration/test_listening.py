@@ -86,6 +86,12 @@ def test_two_models_of_one_name_serve_neither(serve: Serve, connect: Connect) ->
     assert states["b"][0] == "READY"
 
 
+def test_a_scripted_model_is_there_from_the_start_in_every_mode(serve: Serve, connect: Connect) -> None:
+    for mode in ("none", "poll", "explicit"):
+        server = serve(scripted=("a",), model_control_mode=mode)
+        assert connect(server).states() == {"a": ("READY", "")}
+
+
 def test_a_script_that_is_none_is_refused_at_the_start() -> None:
     with pytest.raises(ConfigError, match="scripted = 'a:latency=1': 'latency=1' is unknown"):
         RunningServer(scripted=("a:latency=1",))
