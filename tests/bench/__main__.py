@@ -29,6 +29,7 @@ NAMES = (
     "adaptive",
     "overload",
     "counting",
+    "driver",
 )
 """Modules of this folder; each has a `run` that yields ratios."""
 
