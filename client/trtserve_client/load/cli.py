@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
+import os
 import shlex
 import signal
 import sys
@@ -34,6 +35,10 @@ def main(words: Sequence[str] | None = None) -> int:
         return _measure(given, plan, config)
     except LoadError as error:
         return _fail(error)
+    except BrokenPipeError:
+        # Who read our output has seen enough; Python must not try to flush the rest at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
     except KeyboardInterrupt:
         return INTERRUPTED
 

@@ -18,6 +18,7 @@ from trtserve_client.load.drives import Drive, make_drive
 from trtserve_client.load.jobs import Failed, Job, Plan, Progress, Ready, Stop
 from trtserve_client.load.recorder import Recorder
 from trtserve_client.load.senders import Sender, make_sender, open_channel
+from trtserve_client.load.socket_sender import SocketSender
 
 _REPORT_S = 0.2
 _CONNECT_S = 10.0
@@ -49,13 +50,16 @@ def main() -> None:
 
 
 def _connect(plan: Plan) -> Sender | Failed:
+    url = plan.connection.url
     try:
+        if plan.connection.tls is None and not url.startswith("grpcs:"):
+            return SocketSender(plan.connection, plan.messages)
         channel = open_channel(plan.connection)
         grpc.channel_ready_future(channel).result(_CONNECT_S)
-    except ClientError as error:
-        return Failed(str(error))
+    except (ClientError, OSError) as error:
+        return Failed(f"{url}: {error}")
     except grpc.FutureTimeoutError:
-        return Failed(f"no connection to {plan.connection.url} within {_CONNECT_S:g} s")
+        return Failed(f"no connection to {url} within {_CONNECT_S:g} s")
     return make_sender(channel, plan.connection, plan.messages)
 
 
