@@ -1,6 +1,7 @@
 """Sends prepared messages through gRPC and tells when each is answered: unary calls, or bidirectional streams.
 
-For encrypted connections; socket_sender.py takes less CPU for plain ones. A sender may be called from any thread, also out of the callback that tells of an answer.
+For encrypted connections; socket_sender.py takes less CPU for plain ones. A sender may be called from any thread, also
+out of the callback that tells of an answer.
 """
 
 from __future__ import annotations
