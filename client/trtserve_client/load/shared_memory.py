@@ -116,7 +116,10 @@ class SharedRegions:
                 call(request, timeout=_CALL_S, metadata=self._connection.metadata)
             except grpc.RpcError as error:
                 if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                    raise RefusedError(f"{self._connection.url} has no shared memory; drop --shared-memory") from None
+                    raise RefusedError(
+                        f"{self._connection.url} offers no shared memory; start it with shared memory allowed"
+                        " (trtserve --allow-client-shared-memory), or go without"
+                    ) from None
                 raise RefusedError(f"{self._connection.url} refuses the region: {error.details()}") from None
 
     def _remove(self) -> None:

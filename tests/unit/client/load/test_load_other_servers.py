@@ -85,6 +85,21 @@ def test_requests_of_a_stream_that_are_never_answered_are_given_up(server, tmp_p
     assert "no request was answered" in capsys.readouterr().err
 
 
+def test_an_encrypted_connection(make_server, certificate, tmp_path):
+    key, chain = certificate
+    server = make_server(grpc.ssl_server_credentials([(key.read_bytes(), chain.read_bytes())]))
+    for words in (QUICK, ("--streams", "1", "--in-flight", "2", *QUICK[2:])):
+        _, measured = run(server, tmp_path, *words, "--root-certificates", str(chain))
+        assert (measured["answered"], measured["errors"]) == (10, {})
+
+
+def test_a_stranger_to_the_authority_gets_no_connection(make_server, certificate, capsys):
+    key, chain = certificate
+    server = make_server(grpc.ssl_server_credentials([(key.read_bytes(), chain.read_bytes())]))
+    assert main(["echo", "--url", server.url, "--tls"]) == 3
+    assert "nothing answers at" in capsys.readouterr().err
+
+
 def test_tensors_in_shared_memory(server):
     registered, unregistered = [], []
 
@@ -132,7 +147,7 @@ def test_a_server_without_shared_memory_is_told_and_nothing_is_left(server):
     with Client(server.url) as client:
         answer = client.infer("echo", {"x": np.zeros((1, 2), np.float32)})
     with (
-        pytest.raises(RefusedError, match="has no shared memory"),
+        pytest.raises(RefusedError, match="offers no shared memory"),
         SharedRegions(connection_of(config), "echo", "", [{"x": np.zeros((1, 2), np.float32)}], answer),
     ):
         pass
