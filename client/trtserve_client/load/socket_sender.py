@@ -20,7 +20,7 @@ from trtserve_client.load.senders import INFER_PATH, STREAM_REFUSED, Done
 from trtserve_protos import wire
 from trtserve_protos.errors import ProtocolError
 
-_READ_BYTES = 1 << 18
+_READ_BYTES = 1 << 16
 _CONNECT_S = 10.0
 _PAUSE_S = 0.05
 """Between attempts to connect to a server that is gone; each request that fails by one waits so long."""
