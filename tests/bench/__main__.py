@@ -22,6 +22,7 @@ from trtserve_client.load.environment import environment
 
 NAMES = (
     "unary",
+    "streams",
     "convnet",
     "imports",
     "scheduling",
