@@ -75,13 +75,13 @@ class ScriptedContext:
         arrays = {spec.name: [np.asarray(part[spec.name]) for part in parts] for spec in engine.signature.inputs}
         inputs = {name: np.concatenate(rows) if len(rows) > 1 else rows[0] for name, rows in arrays.items()}
         rows = len(next(iter(inputs.values()))) if inputs and next(iter(inputs.values())).ndim else 1
+        gathered = time.perf_counter_ns()
         number = len(engine.batches)
         engine.batches.append(rows)
         if error := engine.failure(number):
             raise ExecutionError(f"the script fails batch {number}: {error}") from error
         if latency_s := engine.latency_s(rows):
             time.sleep(latency_s)
-        gathered = time.perf_counter_ns()
         outputs = engine.compute(inputs)
         return BatchResult(outputs, gathered - start, time.perf_counter_ns() - gathered, 0)
 
