@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from trtserve_engines.engine import ExecutionContext
-from trtserve_server.models.checked_context import CheckedContext
+from trtserve_server.models.checked_context import checked
 from trtserve_server.models.loader import LoadedModel, warm_up
 from trtserve_server.scheduling.batcher import Batcher
 from trtserve_server.scheduling.host import Host
@@ -97,7 +97,7 @@ class InstanceGroup:
             context.close()
             raise
         interval = loaded.source.config.nan_check_interval
-        return CheckedContext(self._name, context, loaded.engine.signature.outputs, interval, self._nan)
+        return checked(self._name, context, loaded.engine.signature.outputs, interval, self._nan)
 
     def _started(self, instance: Instance, error: Exception | None) -> None:
         self._starting -= 1
