@@ -76,13 +76,13 @@ class ScriptedContext:
             for spec in engine.signature.inputs
         }
         rows = len(next(iter(inputs.values()))) if inputs and next(iter(inputs.values())).ndim else 1
+        gathered = time.perf_counter_ns()
         number = len(engine.batches)
         engine.batches.append(rows)
         if error := engine.failure(number):
             raise ExecutionError(f"the script fails batch {number}: {error}") from error
         if latency_s := engine.latency_s(rows):
             time.sleep(latency_s)
-        gathered = time.perf_counter_ns()
         outputs = engine.compute(inputs)
         return BatchResult(outputs, gathered - start, time.perf_counter_ns() - gathered, 0)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import time
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +15,8 @@ from trtserve_engines.config import ConfigError
 from trtserve_engines.errors import BackendUnavailableError
 from trtserve_engines.open_engine import choose_backend
 from trtserve_protos import health, oip, row_inference
-from trtserve_server.config import ServerConfig, parse_address
+from trtserve_server.config import ServerConfig
+from trtserve_server.listening import listen
 from trtserve_server.log_output import LogOutput
 from trtserve_server.loop_watch import LoopWatch
 from trtserve_server.metrics import MetricsServer
@@ -82,7 +81,8 @@ class App:
         self._metrics: MetricsServer | None = None
         self._loop_statistics = LoopStatistics()
         self._loop_watch: LoopWatch | None = None
-        self.grpc_port = 0
+        self.grpc_ports: list[int] = []
+        """The port of each gRPC address; 1 for a Unix socket."""
 
     @property
     def ready(self) -> bool:
@@ -93,6 +93,11 @@ class App:
         if not ready:
             return self.config.model_control_mode != "none"  # models may come later
         return all(ready) if self.config.strict_readiness else any(ready)
+
+    @property
+    def grpc_port(self) -> int:
+        """The port of the first gRPC address; 0 before the server listens."""
+        return self.grpc_ports[0] if self.grpc_ports else 0
 
     @property
     def streams(self) -> Collection[InferStream]:
@@ -175,25 +180,16 @@ class App:
         if self.config.reflection:
             handlers += self._reflection.handlers()
         server.add_generic_rpc_handlers(tuple(handlers))
-        self.grpc_port = self._listen(server)
+        self.grpc_ports = self._listen(server)
         return server
 
-    def _listen(self, server: grpc.aio.Server) -> int:
-        address = self.config.grpc_address
-        problem = _bind_problem(*parse_address(address, "grpc_address"))
+    def _listen(self, server: grpc.aio.Server) -> list[int]:
         try:
-            if not problem and self._credentials:
-                return server.add_secure_port(address, self._credentials)
-            if not problem:
-                return server.add_insecure_port(address)
-        except RuntimeError as error:
-            problem = str(error)
-        if self._metrics:
-            self._metrics.close()
-        raise ConfigError(
-            f"grpc_address = {address!r} cannot be listened on: {problem};"
-            " stop what listens there or choose another with --grpc-address"
-        )
+            return [listen(server, address, self._credentials) for address in self.config.grpc_addresses]
+        except ConfigError:
+            if self._metrics:
+                self._metrics.close()
+            raise
 
     def _publish_health(self) -> None:
         ready = "SERVING" if self.ready else "NOT_SERVING"
@@ -204,23 +200,6 @@ class App:
             if serving or key not in statuses:
                 statuses[key] = "SERVING" if serving else "NOT_SERVING"
         self._health.update(statuses)
-
-
-def _bind_problem(host: str, port: int) -> str:
-    """Why no address of the host can be bound, "" where one can: gRPC itself writes the reason to its log alone."""
-    problem = ""
-    try:
-        for family, kind, protocol, _, target in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-            try:
-                with socket.socket(family, kind, protocol) as probe:
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    probe.bind(target)
-                return ""
-            except OSError as error:
-                problem = problem or os.strerror(error.errno or 0)
-    except socket.gaierror as error:
-        problem = str(error.strerror)
-    return problem
 
 
 def _check_backend(config: ServerConfig) -> None:

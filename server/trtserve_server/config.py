@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 
 from trtserve_engines.config import BACKENDS, ConfigError, OnnxRuntimeOptions, check_at_least, check_choices, option
+from trtserve_engines.script import parse_script
 
 TIMEOUT_ACTIONS = ("reject", "delay")
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -18,6 +19,7 @@ TRACE_LEVELS = (OFF, TIMESTAMPS, TENSORS)
 ZERO, RANDOM = "zero", "random"
 MODEL_CONTROL_MODES = ("none", "poll", "explicit")
 MAX_MESSAGE_BYTES = 2**31 - 1
+UNIX_PREFIX = "unix:"
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,9 @@ class ServerConfig:
     model_repository: tuple[str, ...] = option(
         (), "folder of models, NAME/VERSION/model.onnx; may be given several times"
     )
+    scripted: tuple[str, ...] = option(
+        (), "model without a file, for trials: NAME:latency_ms=20:shape=-1x16:...; may be given several times"
+    )
     model_control_mode: str = option(
         "none",
         "none: models are loaded at the start; poll: changes of the repositories are followed; explicit: models are"
@@ -207,7 +212,9 @@ class ServerConfig:
     repository_poll_interval_s: float = option(
         15.0, "seconds between looks at the repositories in poll mode; what changes must stay the same for one interval"
     )
-    grpc_address: str = option("127.0.0.1:8001", "HOST:PORT that gRPC listens on; port 0 = any free one")
+    grpc_address: str = option(
+        "127.0.0.1:8001", "HOST:PORT (port 0 = any free one) or unix:/PATH that gRPC listens on; several with commas"
+    )
     http_address: str = option("127.0.0.1:8002", "HOST:PORT that /metrics listens on; empty = no metrics endpoint")
     backend: str = option("auto", "what executes the models", choices=BACKENDS)
     device: str = option("auto", "where they execute: auto, cpu, gpu or gpu:0,1")
@@ -264,13 +271,24 @@ class ServerConfig:
                 f" {self.model_control_mode!r}, which loads every model"
             )
         _check_device(self.device)
-        parse_address(self.grpc_address, "grpc_address")
+        for address in self.grpc_addresses:
+            if not address.startswith(UNIX_PREFIX):
+                parse_address(address, "grpc_address")
+            elif not address.startswith(f"{UNIX_PREFIX}/"):
+                raise ConfigError(f"grpc_address = {address!r}; the path of a Unix socket must be absolute: unix:/PATH")
+        for script in self.scripted:
+            _check_script(script)
         if self.http_address:
             parse_address(self.http_address, "http_address")
         if bool(self.tls_certificate) != bool(self.tls_key):
             raise ConfigError("tls_certificate and tls_key go together; one of them is missing")
         if self.tls_client_ca and not self.tls_certificate:
             raise ConfigError("tls_client_ca needs tls_certificate and tls_key as well")
+
+    @property
+    def grpc_addresses(self) -> list[str]:
+        """Every address that gRPC listens on, as it is written."""
+        return [address.strip() for address in self.grpc_address.split(",")]
 
 
 def parse_address(address: str, name: str) -> tuple[str, int]:
@@ -279,6 +297,13 @@ def parse_address(address: str, name: str) -> tuple[str, int]:
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
         raise ConfigError(f"{name} = {address!r}; wanted is HOST:PORT, for example 127.0.0.1:8001 or [::1]:8001")
     return host.strip("[]"), int(port)
+
+
+def _check_script(script: str) -> None:
+    try:
+        parse_script(script)
+    except ConfigError as error:
+        raise ConfigError(f"scripted = {script!r}: {error}") from None
 
 
 def _check_device(device: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trtserve_engines.config import ConfigError
+from trtserve_engines.script import parse_script
 from trtserve_server.config import ServerConfig
 from trtserve_server.errors import (
     InvalidRequest,
@@ -196,11 +197,12 @@ class ModelControl:
 
 
 def _to_be_loaded(config: ServerConfig, found: Found) -> Found:
-    """What is loaded at the start. A model given as a file always is: it was asked for by name."""
+    """What is loaded at the start. A model given as a file or a script always is: it was asked for by name."""
     if config.model_control_mode != "explicit" or "*" in config.load_model:
         return found
     for name in config.load_model:
         if name not in found:
             raise ConfigError(f"load_model: {name!r} is in no repository{nearest(name, found) if found else ''}")
     wanted = {*config.load_model, *(Path(file).stem for file in config.model)}
+    wanted |= {parse_script(script).name for script in config.scripted}
     return {name: versions for name, versions in found.items() if name in wanted}

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 from trtserve_engines.batch_check import Batchability, check_batchable
 from trtserve_engines.config import ConfigError
@@ -19,6 +20,7 @@ from trtserve_engines.errors import EngineError, ExecutionError, ModelFileError
 from trtserve_engines.onnx_model import OnnxModel, read_onnx_model
 from trtserve_engines.open_engine import open_engine
 from trtserve_engines.samples import DYNAMIC_SIZES, sample_inputs
+from trtserve_engines.script import engine_from_script
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
 from trtserve_protos import dtypes
 from trtserve_protos.errors import DataTypeError
@@ -56,9 +58,12 @@ def load_model(source: ModelVersion, server: ServerConfig) -> LoadedModel:
     if source.problem:
         raise ModelFileError(source.problem)
     config = source.config
-    model = read_onnx_model(source.path)
-    _check_types(model)
-    engine = open_engine(model, backend=server.backend, device=server.device, onnxruntime=config.onnxruntime)
+    if source.script:
+        model, engine = None, cast(Engine, engine_from_script(source.script))
+    else:
+        model = read_onnx_model(source.path)
+        _check_types(model)
+        engine = open_engine(model, backend=server.backend, device=server.device, onnxruntime=config.onnxruntime)
     try:
         batch = _decide_batching(engine, config.max_batch_size)
         max_batch_size = (config.max_batch_size or server.default_max_batch_size) if batch.batched else 0
@@ -78,7 +83,8 @@ def load_model(source: ModelVersion, server: ServerConfig) -> LoadedModel:
     # An engine that can spread a run over the cores can also run as many batches side by side.
     instances = config.instances or server.instances or max(1, *engine.thread_choices, 1)
     inline = not (config.instances or server.instances) or instances == 1
-    inline = inline and _is_quick(engine, model, max_batch_size, server.inline_run_limit_us / 1e6)
+    # A script waits, so it never runs on the loop.
+    inline = inline and model is not None and _is_quick(engine, model, max_batch_size, server.inline_run_limit_us / 1e6)
     seconds = time.monotonic() - start
     instances = 1 if inline else instances
     return LoadedModel(
