@@ -47,6 +47,8 @@ if TYPE_CHECKING:
         ServerMetadataResponse as ServerMetadataResponse,
         ServerReadyRequest as ServerReadyRequest,
         ServerReadyResponse as ServerReadyResponse,
+        SystemSharedMemoryRegisterRequest as SystemSharedMemoryRegisterRequest,
+        SystemSharedMemoryUnregisterRequest as SystemSharedMemoryUnregisterRequest,
         TraceSettingRequest as TraceSettingRequest,
         TraceSettingResponse as TraceSettingResponse,
     )
