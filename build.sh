@@ -133,7 +133,7 @@ usage: ./build.sh VERB [arguments]
   setup               make .venv with everything that development needs
   protos              generate the protobuf artefacts again
   matrix              run the client's tests with the oldest and the newest supported packages
-  bench [NAME...]     measure; prints ratios to baselines of the same run
+  bench [NAME...]     measure; prints ratios to baselines of the same run; --write writes docs/benchmarks.md
   wheel               build a wheel into dist/
 TEXT
 }
