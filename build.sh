@@ -83,10 +83,11 @@ verb_test() { # everything, or one kind
     case "${1:-all}" in
     all) shift $(($# > 0)); $VENV/bin/python -m pytest tests --ignore=tests/gpu "$@" ;;
     interop) shift; REQUIRE_STOCK_CLIENTS=1 $VENV/bin/python -m pytest tests/interop "$@" ;;
-    gpu) die "this version has no code that runs on a GPU, so there are no such tests yet" ;;
+    onnx-backend) shift; $VENV/bin/python -m pytest tests/onnx_backend "$@" ;;
+    gpu) shift; $VENV/bin/python -m pytest tests/gpu "$@" ;;
     unit | conformance | integration | soak) local kind=$1; shift; $VENV/bin/python -m pytest "tests/$kind" "$@" ;;
     -*) $VENV/bin/python -m pytest tests --ignore=tests/gpu "$@" ;;
-    *) die "test $1 is unknown; known are unit, conformance, integration, interop, soak, gpu" ;;
+    *) die "test $1 is unknown; known are unit, conformance, integration, interop, onnx-backend, soak, gpu" ;;
     esac
 }
 
@@ -126,7 +127,7 @@ verb_help() {
 usage: ./build.sh VERB [arguments]
 
   serve [ARGUMENTS]   set up, then start the server; on examples/models unless models are named
-  test [KIND] [...]   set up, then run all tests, or one kind: unit, conformance, integration, interop, soak
+  test [KIND] [...]   set up, then run all tests, or one kind: unit, conformance, integration, interop, onnx-backend, soak
   soak [SECONDS]      run the soak test for ten minutes, or so many seconds
   check               ruff, mypy (strict), import-linter
   format              let ruff fix and format the code

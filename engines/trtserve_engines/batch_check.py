@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from trtserve_engines.engine import Arrays, Engine, ExecutionContext
+from trtserve_engines.engine import Engine, ExecutionContext
 from trtserve_engines.errors import ExecutionError
 from trtserve_engines.samples import DYNAMIC_SIZES, sample_inputs
 from trtserve_engines.signature import DYNAMIC, Signature
@@ -56,7 +57,7 @@ def _self_test(context: ExecutionContext, signature: Signature) -> Batchability:
     return Batchability(False, f"the self-test could not run the model with {_ROWS} rows: {failure}")
 
 
-def _compare(context: ExecutionContext, inputs: Arrays) -> Batchability:
+def _compare(context: ExecutionContext, inputs: Mapping[str, np.ndarray]) -> Batchability:
     together = context.run([inputs]).outputs
     for name, output in together.items():
         if output.ndim == 0 or output.shape[0] != _ROWS:

@@ -25,6 +25,11 @@ def option(default: Any, help: str, *, choices: tuple[str, ...] = ()) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
 
 
+def mapping(help: str) -> Any:
+    """A dataclass field for names to names, empty by default."""
+    return dataclasses.field(default_factory=dict, metadata={"help": help, "choices": ()})
+
+
 def check_choices(config: Any) -> None:
     """Raises ConfigError where a field of the dataclass instance `config` is not one of its choices."""
     for field in dataclasses.fields(config):

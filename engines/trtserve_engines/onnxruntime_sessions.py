@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from trtserve_engines.config import OnnxRuntimeOptions
 from trtserve_engines.cores import usable_cores
 from trtserve_engines.errors import ModelFileError
+from trtserve_engines.import_onnxruntime import import_onnxruntime
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -27,15 +28,6 @@ Sessions = dict[int, "onnxruntime.InferenceSession"]
 _STEP = 2
 _MIN_EXTERNAL_BYTES = "1024"
 _CPU = ["CPUExecutionProvider"]
-
-
-def import_onnxruntime() -> Any:
-    """The module, with its telemetry off."""
-    # Builds for Linux carry telemetry since 1.30; it reads this when it is loaded.
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    import onnxruntime
-
-    return onnxruntime
 
 
 def one_line(error: Exception) -> str:

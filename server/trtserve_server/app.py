@@ -31,11 +31,13 @@ from trtserve_server.rpc.oip import OipService
 from trtserve_server.rpc.reflection import ReflectionService
 from trtserve_server.rpc.repository import RepositoryService
 from trtserve_server.rpc.rows import RowInferenceService
+from trtserve_server.rpc.shared_memory import shared_memory_calls
 from trtserve_server.rpc.stream import InferStream
 from trtserve_server.rpc.trace_setting import TraceSettingService
 from trtserve_server.scheduling.host import Host
 from trtserve_server.scheduling.reactor import AsyncioReactor
 from trtserve_server.security import server_credentials
+from trtserve_server.shared_memory.offer import SharedMemoryOffer
 from trtserve_server.statistics import LoopStatistics
 from trtserve_server.trace_file import TraceWriter
 from trtserve_server.tracing import Tracer
@@ -62,7 +64,8 @@ class App:
         self._reflection = ReflectionService((oip.SERVICE, row_inference.SERVICE, health.SERVICE))
         self._traces = TraceWriter(ThreadPoolExecutor(1, "traces"))
         self._tracer = Tracer(config.trace, self._traces.write)
-        self.codec = InferCodec(self.registry, self._tracer)
+        self._shared_memory = SharedMemoryOffer(config)
+        self.codec = InferCodec(self.registry, self._tracer, self._shared_memory.regions, config.max_message_bytes)
         self._intake = Intake()
         self._oip = OipService(
             self.registry,
@@ -70,10 +73,12 @@ class App:
             self._intake,
             lambda: self.ready,
             config.stream_window,
+            shared_memory=self._shared_memory.extensions,
             messages={
                 **self._repository.messages(),
                 **TraceSettingService(self._tracer, self.registry).messages(),
                 **LogSettingsService(output or LogOutput(config)).messages(),
+                **shared_memory_calls(self._shared_memory),
             },
         )
         self._rows = RowInferenceService(self.codec, self._intake, config.stream_window)
@@ -157,6 +162,7 @@ class App:
         await self._server.stop(0)
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self.registry.close, 1.0)
+        self._shared_memory.close()
         await loop.run_in_executor(None, self._traces.close)
         for executor in self._executors:
             executor.shutdown(wait=False, cancel_futures=True)

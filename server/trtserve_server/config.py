@@ -5,10 +5,19 @@ Command line, environment, files and reference text are derived from the fields 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from trtserve_engines.config import BACKENDS, ConfigError, OnnxRuntimeOptions, check_at_least, check_choices, option
+from trtserve_engines.config import (
+    BACKENDS,
+    ConfigError,
+    OnnxRuntimeOptions,
+    check_at_least,
+    check_choices,
+    mapping,
+    option,
+)
 from trtserve_engines.script import parse_script
 
 TIMEOUT_ACTIONS = ("reject", "delay")
@@ -117,6 +126,21 @@ class WarmupConfig:
 
 
 @dataclass(frozen=True)
+class StepConfig:
+    """A step of an ensemble: a model, and how its tensors are called in the ensemble."""
+
+    model: str = option("", "the model that the step runs")
+    version: int = option(0, "its version; 0 = the newest that serves")
+    inputs: Mapping[str, str] = mapping("each input of the model to the ensemble's tensor that it takes")
+    outputs: Mapping[str, str] = mapping("outputs of the model to the ensemble's tensors that they make")
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 0, "version")
+        if not self.model:
+            raise ConfigError("a step names no model; wanted is model = 'NAME'")
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """How one model is served. What is absent is completed from the ONNX graph and the server's defaults."""
 
@@ -139,6 +163,8 @@ class ModelConfig:
         " 1 = every one, 0 = never",
     )
     warmup_runs: int = option(1, "runs with made-up data per instance before the model is ready")
+    ensemble: tuple[StepConfig, ...] = option((), "models to run in place of a file; this one is then an ensemble")
+    response_cache: bool = option(False, "answer what was asked before from the server's response cache")
     warmup: tuple[WarmupConfig, ...] = option((), "requests that are run before the model is ready as well")
     batching: BatchConfig = field(default_factory=BatchConfig)
     onnxruntime: OnnxRuntimeOptions = field(default_factory=OnnxRuntimeOptions)
@@ -232,6 +258,15 @@ class ServerConfig:
         4 << 30, "memory that requests in flight may hold, over all models; further ones are refused, in bytes"
     )
     stream_window: int = option(64, "requests in flight on one stream; more are not read until answers are taken")
+    allow_client_shared_memory: bool = option(
+        False, "let clients on this machine register shared memory that tensors are read from and written to"
+    )
+    client_shared_memory_prefix: str = option(
+        "", "what the keys of system shared memory must begin with; empty = any key"
+    )
+    response_cache_bytes: int = option(
+        64 << 20, "answers kept for models whose configuration has response_cache = true, in bytes; 0 = none"
+    )
     load_threads: int = option(2, "models loaded at the same time")
     strict_readiness: bool = option(False, "ready only when every model is; otherwise a failed model leaves it ready")
     shutdown_delay_s: float = option(
@@ -261,6 +296,7 @@ class ServerConfig:
         check_at_least(self, 1, "max_message_bytes", "max_inflight_bytes")
         check_at_least(self, 0, "loop_stall_s", "shutdown_delay_s", "shutdown_quiet_s", "drain_timeout_s")
         check_at_least(self, 0, "inline_run_limit_us", "instances", "max_running", "run_timeout_s")
+        check_at_least(self, 0, "response_cache_bytes")
         if self.max_message_bytes > MAX_MESSAGE_BYTES:
             raise ConfigError(f"max_message_bytes = {self.max_message_bytes}; gRPC ends at {MAX_MESSAGE_BYTES}")
         if not self.repository_poll_interval_s > 0:
@@ -277,7 +313,7 @@ class ServerConfig:
             elif not address.startswith(f"{UNIX_PREFIX}/"):
                 raise ConfigError(f"grpc_address = {address!r}; the path of a Unix socket must be absolute: unix:/PATH")
         for script in self.scripted:
-            _check_script(script)
+            parse_script(script)
         if self.http_address:
             parse_address(self.http_address, "http_address")
         if bool(self.tls_certificate) != bool(self.tls_key):
@@ -297,13 +333,6 @@ def parse_address(address: str, name: str) -> tuple[str, int]:
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
         raise ConfigError(f"{name} = {address!r}; wanted is HOST:PORT, for example 127.0.0.1:8001 or [::1]:8001")
     return host.strip("[]"), int(port)
-
-
-def _check_script(script: str) -> None:
-    try:
-        parse_script(script)
-    except ConfigError as error:
-        raise ConfigError(f"scripted = {script!r}: {error}") from None
 
 
 def _check_device(device: str) -> None:

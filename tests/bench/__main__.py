@@ -26,6 +26,7 @@ NAMES = (
     "convnet",
     "imports",
     "scheduling",
+    "shared_memory",
     "simulation",
     "adaptive",
     "overload",

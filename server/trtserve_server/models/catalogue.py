@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from trtserve_server.errors import ModelNotFound, ModelNotReady, ServerStopping
+from trtserve_server.models.model import Model
 from trtserve_server.models.repository import ModelVersion
-from trtserve_server.models.served_model import ServedModel
 from trtserve_server.options import nearest
 
 UNLOADED = "unloaded"
@@ -36,7 +36,7 @@ class Entry:
     source: ModelVersion
     state: State
     reason: str = ""
-    model: ServedModel | None = None
+    model: Model | None = None
 
     @property
     def name(self) -> str:
@@ -59,18 +59,22 @@ class Catalogue:
 
     def __init__(self) -> None:
         self._entries: dict[str, dict[str, Entry]] = {}
-        self._serving: dict[tuple[str, str], ServedModel] = {}
+        self._serving: dict[tuple[str, str], Model] = {}
         self.generation = 0
         """Counts the changes of states: what was found before the last one may not be what serves now."""
         self.on_change: Callable[[], None] = lambda: None
         """Called after every change of a state."""
 
-    def find(self, name: str, version: str = "") -> ServedModel:
+    def find(self, name: str, version: str = "") -> Model:
         """The model that serves; the newest version where none is given. Raises ModelNotFound or ModelNotReady."""
         model = self._serving.get((name, version))
         if model is not None:
             return model
         raise self._refusal(name, version)
+
+    def serves(self, name: str, version: str = "") -> bool:
+        """Whether `find` would give a model."""
+        return (name, version) in self._serving
 
     def entry(self, name: str, version: str = "") -> Entry:
         """The entry whatever its state; the newest version that serves, else the newest. Raises ModelNotFound."""
@@ -97,7 +101,7 @@ class Catalogue:
         """The names of the models that a model is composed of; none for one that is a single model or unknown."""
         return {part for entry in self.versions(name) if entry.model is not None for part in entry.model.parts}
 
-    def models(self) -> list[ServedModel]:
+    def models(self) -> list[Model]:
         """Every model that has instances."""
         return [entry.model for entry in self.entries() if entry.model is not None]
 

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from trtserve_engines.errors import EngineError
-from trtserve_engines.signature import TensorSpec
+from trtserve_engines.signature import Signature, TensorSpec
 from trtserve_protos import dtypes
 from trtserve_server.config import ModelConfig, ServerConfig, TensorConfig
+from trtserve_server.models.ensemble_graph import graph_of
 from trtserve_server.models.loader import LoadedModel, load_model
 from trtserve_server.models.repository import ModelVersion
 from trtserve_server.options import as_mapping, toml_text
@@ -27,29 +28,39 @@ class EffectiveConfig:
 
 def effective_config(loaded: LoadedModel) -> EffectiveConfig:
     """What is in force for `loaded`."""
-    given = loaded.source.config
-    inputs = _tensors(given.inputs, loaded.signature.inputs, loaded.max_batch_size)
-    outputs = _tensors(given.outputs, loaded.signature.outputs, loaded.max_batch_size)
-    config = replace(
-        given, max_batch_size=loaded.max_batch_size, inputs=inputs, outputs=outputs, instances=loaded.instances
-    )
+    effective = completed_config(loaded.source.config, loaded.signature, loaded.max_batch_size, loaded.batching_reason)
+    completed = dict(effective.completed)
+    if not effective.config.instances:
+        completed["instances"] = "the server's number"
+    return EffectiveConfig(replace(effective.config, instances=loaded.instances), completed)
+
+
+def completed_config(
+    given: ModelConfig, signature: Signature, max_batch_size: int, batching_reason: str
+) -> EffectiveConfig:
+    """The configuration with the tensors of `signature`, whether of a graph or of an ensemble's models."""
+    inputs = _tensors(given.inputs, signature.inputs, max_batch_size)
+    outputs = _tensors(given.outputs, signature.outputs, max_batch_size)
+    source = "from the models of the steps" if given.ensemble else "from the graph"
     completed = {}
     if given.max_batch_size is None:
-        completed["max_batch_size"] = loaded.batching_reason
+        completed["max_batch_size"] = batching_reason
     if given.inputs != inputs:
-        completed["inputs"] = "from the graph"
+        completed["inputs"] = source
     if given.outputs != outputs:
-        completed["outputs"] = "from the graph"
-    if not given.instances:
-        completed["instances"] = "the server's number"
-    return EffectiveConfig(config, completed)
+        completed["outputs"] = source
+    return EffectiveConfig(replace(given, max_batch_size=max_batch_size, inputs=inputs, outputs=outputs), completed)
 
 
 def effective_text(source: ModelVersion, server: ServerConfig) -> str:
     """The configuration in force for one version as TOML, with a comment on every completed value.
 
-    Loads the model, because whether it can be batched is found by running it. Raises EngineError.
+    Loads the model, because whether it can be batched is found by running it. An ensemble's is what was configured:
+    what completes it depends on other models. Raises EngineError.
     """
+    if source.config.ensemble:
+        graph_of(source.config)
+        return toml_text(as_mapping(source.config))
     loaded = load_model(source, server)
     try:
         effective = effective_config(loaded)

@@ -58,6 +58,8 @@ def load_model(source: ModelVersion, server: ServerConfig) -> LoadedModel:
     if source.problem:
         raise ModelFileError(source.problem)
     config = source.config
+    if config.response_cache and not server.response_cache_bytes:
+        log.warning("%s: response_cache = true has no effect, as the server's response_cache_bytes is 0", source.name)
     if source.script:
         model, engine = None, cast(Engine, engine_from_script(source.script))
     else:
@@ -71,7 +73,7 @@ def load_model(source: ModelVersion, server: ServerConfig) -> LoadedModel:
             _agreed(config.inputs, engine.signature.inputs, "input", max_batch_size),
             _agreed(config.outputs, engine.signature.outputs, "output", max_batch_size),
         )
-        labels = _read_labels(config.outputs, _config_folder(source))
+        labels = read_labels(source)
         warmup = warmup_requests(config.warmup, signature, max_batch_size, _config_folder(source))
     except ConfigError as error:
         engine.close()
@@ -202,7 +204,9 @@ def _config_file(source: ModelVersion) -> Path:
     return next((file for file in files if file.exists()), source.path)
 
 
-def _read_labels(outputs: Sequence[TensorConfig], folder: Path) -> dict[str, Sequence[str]]:
+def read_labels(source: ModelVersion) -> dict[str, Sequence[str]]:
+    """The labels of each output that has a file of them. Raises ConfigError."""
+    outputs, folder = source.config.outputs, _config_folder(source)
     labels: dict[str, Sequence[str]] = {}
     for tensor in outputs:
         if tensor.label_filename:

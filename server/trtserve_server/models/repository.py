@@ -145,13 +145,18 @@ def _versions_in_folder(folder: Path, config: ServerConfig, values: Mapping[str,
     model_config = _folder_config(folder, config, values)
     labels = [folder / tensor.label_filename for tensor in model_config.outputs if tensor.label_filename]
     beside = fingerprint(labels) + (folder_fingerprint(folder / DATA_FOLDER) if model_config.warmup else ())
-    numbers = choose_versions(_version_numbers(folder), model_config.versions)
+    # An ensemble has nothing to put into a version's folder, so that it may have none.
+    present = _version_numbers(folder) or ([1] if model_config.ensemble else [])
+    if not present:
+        raise ConfigError(f"{folder} holds no version folder; wanted is {folder}/1/model.onnx")
+    numbers = choose_versions(present, model_config.versions)
     return [_version(folder, number, model_config, beside) for number in numbers]
 
 
 def _version(folder: Path, number: int, config: ModelConfig, beside: Fingerprint) -> ModelVersion:
     path = folder / str(number) / config.filename
-    problem = "" if path.exists() else f"{path.parent} holds no {config.filename}; put the model there"
+    found = path.exists() or config.ensemble
+    problem = "" if found else f"{path.parent} holds no {config.filename}; put the model there"
     content = beside + folder_fingerprint(path.parent)
     return ModelVersion(folder.name, str(number), path, config, problem, content)
 
@@ -233,10 +238,7 @@ def _version_numbers(folder: Path) -> list[int]:
         names = [path.name for path in folder.iterdir() if path.is_dir()]
     except OSError as error:
         raise ConfigError(f"{folder} cannot be read: {error.strerror}") from error
-    numbers = sorted(int(name) for name in names if name.isdecimal() and int(name) > 0 and name == str(int(name)))
-    if not numbers:
-        raise ConfigError(f"{folder} holds no version folder; wanted is {folder}/1/model.onnx")
-    return numbers
+    return sorted(int(name) for name in names if name.isdecimal() and int(name) > 0 and name == str(int(name)))
 
 
 def _read_config_file(path: Path) -> dict[str, Any]:
