@@ -42,6 +42,9 @@ from trtserve_server.statistics import LoopStatistics
 from trtserve_server.trace_file import TraceWriter
 from trtserve_server.tracing import Tracer
 
+_MAX_PENDING = 1_000_000
+"""Calls that gRPC holds until the event loop takes them."""
+
 
 class App:
     """A whole server. Made, started and stopped on one running asyncio loop.
@@ -180,6 +183,9 @@ class App:
                 ("grpc.max_send_message_length", size),
                 # Two servers must not share a port unnoticed: a port in use is an error.
                 ("grpc.so_reuseport", 0),
+                # What waits for the event loop is bounded by us, with a reason; gRPC would cancel it without one.
+                ("grpc.server.max_pending_requests", _MAX_PENDING),
+                ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING),
             ]
         )
         handlers = [self._oip.handler(), self._rows.handler(), self._health.handler()]

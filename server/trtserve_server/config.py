@@ -313,7 +313,7 @@ class ServerConfig:
             elif not address.startswith(f"{UNIX_PREFIX}/"):
                 raise ConfigError(f"grpc_address = {address!r}; the path of a Unix socket must be absolute: unix:/PATH")
         for script in self.scripted:
-            _check_script(script)
+            parse_script(script)
         if self.http_address:
             parse_address(self.http_address, "http_address")
         if bool(self.tls_certificate) != bool(self.tls_key):
@@ -333,13 +333,6 @@ def parse_address(address: str, name: str) -> tuple[str, int]:
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
         raise ConfigError(f"{name} = {address!r}; wanted is HOST:PORT, for example 127.0.0.1:8001 or [::1]:8001")
     return host.strip("[]"), int(port)
-
-
-def _check_script(script: str) -> None:
-    try:
-        parse_script(script)
-    except ConfigError as error:
-        raise ConfigError(f"scripted = {script!r}: {error}") from None
 
 
 def _check_device(device: str) -> None:
