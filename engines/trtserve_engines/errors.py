@@ -4,6 +4,8 @@
     ├── ModelFileError             the file is missing, unreadable or not a usable ONNX model
     ├── BackendUnavailableError    the asked-for backend or device is not on this machine
     ├── ConfigError                a setting that is unknown, out of range or at odds with another; lives in config.py
+    ├── EngineCacheError           the engine cache's folder cannot be trusted, read or written
+    │   └── DamagedEntryError      an entry that is not what was published; lives in tensorrt/cache_entry.py
     ├── SignatureError             arrays that do not fit the model's inputs (the caller's mistake)
     └── ExecutionError             a batch failed while it ran (the model's or the machine's fault)
 
@@ -23,6 +25,10 @@ class ModelFileError(EngineError):
 
 class BackendUnavailableError(EngineError):
     """The asked-for backend or device is not on this machine."""
+
+
+class EngineCacheError(EngineError):
+    """The engine cache's folder cannot be trusted, read or written."""
 
 
 class SignatureError(EngineError):

@@ -1,0 +1,1 @@
+"""TensorRT: building, keeping and running engines. The only folder that imports `tensorrt`, lazily."""
