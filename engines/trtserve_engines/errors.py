@@ -5,7 +5,7 @@
     ├── BackendUnavailableError    the asked-for backend or device is not on this machine
     ├── ConfigError                a setting that is unknown, out of range or at odds with another; lives in config.py
     ├── EngineCacheError           the engine cache's folder cannot be trusted, read or written
-    │   └── DamagedEntryError      an entry that is not what was published; lives in tensorrt/cache_entry.py
+    │   └── DamagedEntryError      an entry that is not what was published
     ├── SignatureError             arrays that do not fit the model's inputs (the caller's mistake)
     └── ExecutionError             a batch failed while it ran (the model's or the machine's fault)
 
@@ -29,6 +29,10 @@ class BackendUnavailableError(EngineError):
 
 class EngineCacheError(EngineError):
     """The engine cache's folder cannot be trusted, read or written."""
+
+
+class DamagedEntryError(EngineCacheError):
+    """An entry of the engine cache that is not what was published."""
 
 
 class SignatureError(EngineError):

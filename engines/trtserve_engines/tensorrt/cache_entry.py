@@ -15,16 +15,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from trtserve_engines.errors import EngineCacheError
+from trtserve_engines.errors import DamagedEntryError
 from trtserve_engines.tensorrt.engine_key import EngineKey, canonical_json
 
 PLAN = "plan"
 SIDECAR = "entry.json"
 _PIECE = 1 << 24
-
-
-class DamagedEntryError(EngineCacheError):
-    """An entry that is not what was published."""
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,10 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from trtserve_engines.errors import EngineCacheError
+from trtserve_engines.errors import DamagedEntryError, EngineCacheError
 from trtserve_engines.tensorrt import file_lock
 from trtserve_engines.tensorrt.cache_entry import (
     PLAN,
-    DamagedEntryError,
     Sidecar,
     StoredEngine,
     read_entry,

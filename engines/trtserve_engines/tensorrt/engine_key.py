@@ -19,17 +19,17 @@ _LABELS = {
     "schema": "trtserve's builder",
     "model": "ONNX model",
     "tensorrt": "TensorRT",
-    "driver": "CUDA driver",
     "platform": "platform",
     "gpu.name": "GPU",
     "gpu.compute_capability": "compute capability",
-    "gpu.multiprocessors": "number of multiprocessors",
-    "gpu.memory_bytes": "GPU memory",
+    "gpu.sm_count": "number of SMs",
+    "gpu.memory_bytes": "GPU memory in bytes",
+    "gpu.driver_version": "CUDA driver",
     "recipe.name": "precision recipe",
     "recipe.tool": "tool of the precision recipe",
     "recipe.calibration": "calibration data",
 }
-_GROUPS = {"build": "build option", "profiles": "profile", "plugins": "plugin", "recipe": "precision recipe's"}
+_GROUPS = {"build": "build option", "plugins": "plugin", "recipe": "precision recipe's"}
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,8 @@ def _label(field: str) -> str:
 def _shown(value: Any) -> str:
     if value is None:
         return "none"
+    if isinstance(value, list) and value and all(isinstance(part, int) for part in value):
+        return ".".join(map(str, value))  # a version
     text = value if isinstance(value, str) else json.dumps(value)
     is_digest = len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)
     return f"{text[:12]}..." if is_digest else text

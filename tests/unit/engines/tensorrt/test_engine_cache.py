@@ -10,14 +10,14 @@ from threading import Event, Thread
 
 import pytest
 
-from trtserve_engines.errors import EngineCacheError
-from trtserve_engines.tensorrt.cache_entry import DamagedEntryError, Sidecar, plan_digest
+from trtserve_engines.errors import DamagedEntryError, EngineCacheError
+from trtserve_engines.tensorrt.cache_entry import Sidecar, plan_digest
 from trtserve_engines.tensorrt.engine_cache import EngineCache
 from trtserve_engines.tensorrt.engine_key import EngineKey
 
 WAIT_S = 60
 SECRET = b"0123456789abcdef"
-FIELDS = {"schema": 1, "model": "m" * 64, "gpu": {"name": "A"}, "driver": "13.0", "tensorrt": "10.16.1.11"}
+FIELDS = {"schema": 1, "model": "m" * 64, "gpu": {"name": "A", "driver_version": [13, 0]}, "tensorrt": "10.16"}
 KEY = EngineKey(FIELDS)
 PLAN = bytes(range(256)) * 64
 
@@ -97,9 +97,9 @@ def test_files_are_the_users_alone(entry):
 @pytest.mark.parametrize(
     ("field", "value", "text"),
     [
-        ("tensorrt", "11.4.0.106", "TensorRT changed: 10.16.1.11 -> 11.4.0.106"),
-        ("gpu", {"name": "B"}, "GPU changed: A -> B"),
-        ("driver", "13.1", "CUDA driver changed: 13.0 -> 13.1"),
+        ("tensorrt", "11.4.0.106", "TensorRT changed: 10.16 -> 11.4.0.106"),
+        ("gpu", {"name": "B", "driver_version": [13, 0]}, "GPU changed: A -> B"),
+        ("gpu", {"name": "A", "driver_version": [13, 1]}, "CUDA driver changed: 13.0 -> 13.1"),
         ("model", "n" * 64, "ONNX model changed: " + "m" * 64 + " -> " + "n" * 64),
     ],
 )
@@ -112,8 +112,8 @@ def test_a_miss_says_what_changed(cache, entry, field, value, text):
 def test_the_closest_entry_is_the_most_similar_of_the_same_model_or_file(cache, entry):
     publish(cache, EngineKey({**FIELDS, "gpu": {"name": "B"}, "tensorrt": "11.4"}))
     publish(cache, EngineKey({**FIELDS, "model": "other"}), model_path="/models/other.onnx")
-    wanted = EngineKey({**FIELDS, "driver": "12.9"})
-    assert [change.field for change in cache.closest(wanted, "")] == ["driver"]
+    wanted = EngineKey({**FIELDS, "platform": "p"})
+    assert [change.field for change in cache.closest(wanted, "")] == ["platform"]
     assert cache.closest(EngineKey({**FIELDS, "model": "third"}), "/models/third.onnx") is None
 
 
