@@ -1,1 +1,1 @@
-"""TensorRT: building, keeping and running engines. The only folder that imports `tensorrt`, lazily."""
+"""TensorRT: from an ONNX file to an engine, and the engine at work. The only folder that imports `tensorrt`."""
