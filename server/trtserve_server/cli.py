@@ -11,18 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from trtserve_engines.config import ConfigError
+from trtserve_engines.options import add_arguments, as_mapping, build, from_arguments, merged, nearest
 from trtserve_server import __version__
 from trtserve_server.config import ServerConfig
-from trtserve_server.options import (
-    add_arguments,
-    as_mapping,
-    build,
-    from_arguments,
-    from_environment,
-    merged,
-    nearest,
-    toml_text,
-)
+from trtserve_server.options import from_environment, toml_text
 
 EXIT_USAGE = 2
 CONFIG_VARIABLE = "TRTSERVE_CONFIG"

@@ -11,12 +11,12 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import Enum
 
+from trtserve_engines.options import nearest
 from trtserve_server.config import ServerConfig
 from trtserve_server.errors import ModelNotFound, ModelNotReady, ServerStopping
 from trtserve_server.models.loader import LoadedModel, load_model
 from trtserve_server.models.repository import ModelVersion
 from trtserve_server.models.served_model import ServedModel
-from trtserve_server.options import nearest
 from trtserve_server.scheduling.reactor import Reactor
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from trtserve_engines.config import ConfigError
+from trtserve_engines.options import as_mapping, build, merged
 from trtserve_server.config import ModelConfig, ServerConfig
-from trtserve_server.options import as_mapping, build, merged
 from trtserve_server.pbtxt import read_pbtxt
 
 CONFIG_FILES = ("model.toml", "config.pbtxt")
