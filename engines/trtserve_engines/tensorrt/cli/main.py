@@ -1,0 +1,121 @@
+"""trtserve-build: reads the command line, runs one command, writes what it found, ends with its exit code."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from argparse import Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from trtserve_engines.command_line import EXIT_USAGE, CommandLine
+from trtserve_engines.config import ConfigError
+from trtserve_engines.errors import BackendUnavailableError, EngineError
+from trtserve_engines.options import add_arguments, build, from_arguments, nearest
+from trtserve_engines.tensorrt.cache_options import CacheOptions
+from trtserve_engines.tensorrt.cli import cache_commands
+from trtserve_engines.tensorrt.cli.outcome import (
+    EXIT_CODES,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_MISSING,
+    Outcome,
+)
+from trtserve_engines.tensorrt.engine_cache import EngineCache
+
+PROGRAM = "trtserve-build"
+
+
+class Command(NamedTuple):
+    """A command: what it is for, its own arguments, and what runs it."""
+
+    help: str
+    add_arguments: Callable[[CommandLine], None]
+    run: Callable[[EngineCache, Namespace], Outcome]
+
+
+def _no_arguments(parser: CommandLine) -> None:
+    """For commands that need none."""
+
+
+def _keys(parser: CommandLine) -> None:
+    parser.add_argument("key", nargs="*", metavar="KEY", help="key of an engine, or its beginning; none = all")
+
+
+def _key(parser: CommandLine) -> None:
+    parser.add_argument("key", metavar="KEY", help="key of an engine, or its beginning")
+
+
+def _prune(parser: CommandLine) -> None:
+    parser.add_argument("--max-bytes", metavar="SIZE", help="remove the least recently used until this is left: 20GiB")
+    parser.add_argument("--older-than", metavar="DURATION", help="remove what was not used for this long: 30d")
+
+
+COMMANDS = {
+    "list": Command(
+        "list the engines in the cache", _no_arguments, lambda cache, _: cache_commands.list_engines(cache)
+    ),
+    "show": Command("show all that is known of an engine", _key, cache_commands.show),
+    "verify": Command("check every byte of the engines in the cache", _keys, cache_commands.verify),
+    "prune": Command("remove engines from the cache", _prune, cache_commands.prune),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command that `arguments` name and ends the process; see EXIT_CODES."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(_help())
+        raise SystemExit(0 if words else EXIT_USAGE)
+    command = COMMANDS.get(words[0])
+    if command is None:
+        print(f"{PROGRAM}: {words[0]!r} is unknown{nearest(words[0], COMMANDS)}", file=sys.stderr)
+        raise SystemExit(EXIT_USAGE)
+    parsed = _parser(words[0], command).parse_args(words[1:])
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    raise SystemExit(_run(command, parsed))
+
+
+def _run(command: Command, parsed: Namespace) -> int:
+    try:
+        cache = build(CacheOptions, from_arguments(CacheOptions, parsed), PROGRAM).open(os.environ)
+        outcome = command.run(cache, parsed)
+    except EngineError as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        code = _exit_code(error)
+        if parsed.json:
+            print(json.dumps({"error": str(error), "exit_code": code}, indent=2))
+        return code
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: interrupted; nothing was left behind", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    print(outcome.shown(as_json=parsed.json))
+    return outcome.exit_code
+
+
+def _exit_code(error: EngineError) -> int:
+    if isinstance(error, ConfigError):
+        return EXIT_USAGE
+    return EXIT_MISSING if isinstance(error, BackendUnavailableError) else EXIT_FAILED
+
+
+def _parser(name: str, command: Command) -> CommandLine:
+    parser = CommandLine(
+        prog=f"{PROGRAM} {name}",
+        description=f"{command.help[0].upper()}{command.help[1:]}.",
+        epilog=EXIT_CODES,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    command.add_arguments(parser)
+    add_arguments(parser, CacheOptions)
+    parser.add_argument("--json", action="store_true", help="write the result as JSON")
+    return parser
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name.ljust(width)}  {command.help}" for name, command in COMMANDS.items()]
+    head = f"usage: {PROGRAM} COMMAND [arguments]     {PROGRAM} COMMAND --help says more\n\n"
+    return head + "\n".join(lines) + f"\n\n{EXIT_CODES}"
