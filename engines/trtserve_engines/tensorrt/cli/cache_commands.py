@@ -16,7 +16,7 @@ from trtserve_engines.tensorrt.engine_cache import EngineCache, Listed
 _SHORT = 12
 
 
-def list_engines(cache: EngineCache) -> Outcome:
+def list_engines(cache: EngineCache, _: Namespace) -> Outcome:
     """Every engine, the one that was used last first, and what was set aside."""
     entries, damaged = cache.entries(), cache.damaged()
     total = sum(entry.size_bytes for entry in entries)
@@ -124,7 +124,6 @@ def _tree(values: Mapping[str, Any], indent: str = "  ") -> list[str]:
         elif isinstance(value, (list, tuple)) and value and isinstance(value[0], Mapping):
             lines += [f"{indent}{name}", *(line for item in value for line in _tree(item, indent + "  "))]
         else:
-            lines.append(
-                f"{indent}{name} = {', '.join(map(str, value)) if isinstance(value, (list, tuple)) else value}"
-            )
+            text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            lines.append(f"{indent}{name} = {text}")
     return lines

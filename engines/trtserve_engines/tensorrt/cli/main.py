@@ -54,9 +54,7 @@ def _prune(parser: CommandLine) -> None:
 
 
 COMMANDS = {
-    "list": Command(
-        "list the engines in the cache", _no_arguments, lambda cache, _: cache_commands.list_engines(cache)
-    ),
+    "list": Command("list the engines in the cache", _no_arguments, cache_commands.list_engines),
     "show": Command("show all that is known of an engine", _key, cache_commands.show),
     "verify": Command("check every byte of the engines in the cache", _keys, cache_commands.verify),
     "prune": Command("remove engines from the cache", _prune, cache_commands.prune),
