@@ -1,4 +1,4 @@
-"""ONNX Runtime behind the Engine protocol: one session on the CPU, shared by every context.
+"""ONNX Runtime behind the Engine protocol: one session on the CPU or a GPU, shared by every context.
 
 A context copies the rows of a batch once into its staging buffers, which stay bound to the session; outputs whose
 shape is known beforehand are written into staging as well and leave it by one copy.
@@ -17,7 +17,7 @@ import numpy as np
 
 from trtserve_engines.config import OnnxRuntimeOptions
 from trtserve_engines.engine import Arrays, BatchResult
-from trtserve_engines.errors import ExecutionError, ModelFileError
+from trtserve_engines.errors import BackendUnavailableError, ExecutionError, ModelFileError
 from trtserve_engines.onnx_model import OnnxModel
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
 from trtserve_engines.staging import StagingBuffer, gather, gathered_shape
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _BFLOAT16_ELEMENT_TYPE = 16
 _MAX_BINDINGS = 64
+CUDA_PROVIDER = "CUDAExecutionProvider"
 
 
 def _import_onnxruntime() -> Any:
@@ -37,30 +38,52 @@ def _import_onnxruntime() -> Any:
     return onnxruntime
 
 
+def cuda_provider_problem() -> str:
+    """Why ONNX Runtime cannot execute on a GPU, "" where it has what it takes. Loads ONNX Runtime."""
+    ort = _import_onnxruntime()
+    if CUDA_PROVIDER in ort.get_available_providers():
+        return ""
+    return f"the installed ONNX Runtime {ort.__version__} has no CUDA provider"
+
+
 class OnnxRuntimeEngine:
     """One InferenceSession. Its run is thread-safe, so contexts on any number of threads share it."""
 
     backend = "onnxruntime"
-    device = "cpu"
     max_rows: int | None = None
 
-    def __init__(self, session: onnxruntime.InferenceSession, signature: Signature) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, signature: Signature, device: str) -> None:
         self._session = session
         self.signature = signature
+        self.device = device
 
     @classmethod
-    def load(cls, model: OnnxModel, options: OnnxRuntimeOptions) -> OnnxRuntimeEngine:
-        """Loads the model. Raises ModelFileError with ONNX Runtime's own reason where it refuses."""
+    def load(cls, model: OnnxModel, options: OnnxRuntimeOptions, *, gpu: int | None = None) -> OnnxRuntimeEngine:
+        """Loads the model on the CPU, or on the GPU of this number by the CUDA provider.
+
+        Raises ModelFileError with ONNX Runtime's own reason where it refuses, BackendUnavailableError where it
+        cannot use the GPU.
+        """
         ort = _import_onnxruntime()
+        if gpu is not None and (problem := cuda_provider_problem()):
+            raise BackendUnavailableError(f"gpu:{gpu} cannot be used: {problem}; install onnxruntime-gpu in its place")
+        providers: list[Any] = [] if gpu is None else [(CUDA_PROVIDER, {"device_id": gpu})]
         try:
             session = ort.InferenceSession(
-                os.fspath(model.path), _session_options(ort, options), providers=["CPUExecutionProvider"]
+                os.fspath(model.path),
+                _session_options(ort, options),
+                providers=[*providers, "CPUExecutionProvider"],
             )
         except Exception as error:  # its exceptions share no base class
             raise ModelFileError(
                 f"ONNX Runtime {ort.__version__} cannot load {model.path}: {_one_line(error)}"
             ) from error
-        return cls(session, model.signature)
+        if gpu is not None and CUDA_PROVIDER not in session.get_providers():  # it only warns and takes the CPU
+            raise BackendUnavailableError(
+                f"ONNX Runtime {ort.__version__} cannot use gpu:{gpu}: its CUDA provider does not start, most often"
+                " because CUDA's or cuDNN's libraries are missing; its own lines in the log say which"
+            )
+        return cls(session, model.signature, "cpu" if gpu is None else f"gpu:{gpu}")
 
     def create_context(self, *, batched: bool) -> OnnxRuntimeContext:
         """A context for the calling thread; see Engine."""
