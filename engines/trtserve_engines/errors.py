@@ -6,6 +6,8 @@
     ├── ConfigError                a setting that is unknown, out of range or at odds with another; lives in config.py
     ├── EngineCacheError           the engine cache's folder cannot be trusted, read or written
     │   └── DamagedEntryError      an entry that is not what was published
+    ├── BuildCancelledError        a build was given up because it was asked to be
+    ├── PlanRefusedError           TensorRT does not take a plan, for reasons that its log lines give
     ├── SignatureError             arrays that do not fit the model's inputs (the caller's mistake)
     └── ExecutionError             a batch failed while it ran (the model's or the machine's fault)
 
@@ -33,6 +35,14 @@ class EngineCacheError(EngineError):
 
 class DamagedEntryError(EngineCacheError):
     """An entry of the engine cache that is not what was published."""
+
+
+class BuildCancelledError(EngineError):
+    """A build was given up because it was asked to be."""
+
+
+class PlanRefusedError(EngineError):
+    """TensorRT does not take a plan."""
 
 
 class SignatureError(EngineError):

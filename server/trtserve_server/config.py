@@ -7,10 +7,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from trtserve_engines.config import BACKENDS, ConfigError, OnnxRuntimeOptions, check_at_least, check_choices, option
+from trtserve_engines.backend_choice import parse_device
+from trtserve_engines.config import (
+    BACKENDS,
+    ConfigError,
+    OnnxRuntimeOptions,
+    check_at_least,
+    check_choices,
+    option,
+    same_option,
+)
+from trtserve_engines.tensorrt.build_config import BuildConfig
+from trtserve_engines.tensorrt.cache_options import CacheOptions
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 MAX_MESSAGE_BYTES = 2**31 - 1
+CUDA_DRIVERS = ("auto", "pycuda", "cuda-bindings")
+WHILE_BUILDING = ("wait", "serve-on-cpu")
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,19 @@ class TensorConfig:
 
 
 @dataclass(frozen=True)
+class InstanceGroupConfig:
+    """Instances of a model on the same devices."""
+
+    count: int = option(1, "instances on each of the devices")
+    device: str = option("", "where they are: cpu, gpu or gpu:0,1; empty = the model's device")
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "count")
+        if self.device:
+            parse_device(self.device)
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """How one model is served. What is absent is completed from the ONNX graph and the server's defaults."""
 
@@ -52,13 +78,26 @@ class ModelConfig:
     )
     inputs: tuple[TensorConfig, ...] = option((), "what is said of inputs")
     outputs: tuple[TensorConfig, ...] = option((), "what is said of outputs")
-    instances: int = option(0, "batches that may run at the same time; 0 = the server's number")
+    backend: str = option("", "what executes the model; empty = the server's choice", choices=("", *BACKENDS))
+    device: str = option("", "where it executes: auto, cpu, gpu or gpu:0,1; empty = the server's choice")
+    instances: int = option(0, "batches that may run at the same time, on each device; 0 = the server's number")
+    instance_groups: tuple[InstanceGroupConfig, ...] = option(
+        (), "instances by device, where the devices are to have different numbers of them"
+    )
     warmup_runs: int = option(1, "runs with made-up data per instance before the model is ready")
     batching: BatchConfig = field(default_factory=BatchConfig)
     onnxruntime: OnnxRuntimeOptions = field(default_factory=OnnxRuntimeOptions)
+    tensorrt: BuildConfig = field(default_factory=BuildConfig)
 
     def __post_init__(self) -> None:
+        check_choices(self)
         check_at_least(self, 0, "instances", "warmup_runs")
+        if self.device:
+            parse_device(self.device)
+        if self.instance_groups and (self.instances or self.device):
+            given = "instances" if self.instances else "device"
+            raise ConfigError(f"instance_groups and {given} both say where instances are; leave one of them out")
+        _check_batch_of_profile(self.tensorrt)
         if self.max_batch_size is not None:
             check_at_least(self, 0, "max_batch_size")
             too_large = [size for size in self.batching.preferred_batch_sizes if size > self.max_batch_size > 0]
@@ -79,9 +118,20 @@ class ServerConfig:
     grpc_address: str = option("127.0.0.1:8001", "HOST:PORT that gRPC listens on; port 0 = any free one")
     http_address: str = option("127.0.0.1:8002", "HOST:PORT that /metrics listens on; empty = no metrics endpoint")
     backend: str = option("auto", "what executes the models", choices=BACKENDS)
-    device: str = option("auto", "where they execute: auto, cpu, gpu or gpu:0,1")
+    device: str = option("auto", "where they execute: auto, cpu, gpu (every GPU) or gpu:0,1")
+    cuda_driver: str = option(
+        "auto", "package through which CUDA is called; auto = the one that has more of it", choices=CUDA_DRIVERS
+    )
+    while_building: str = option(
+        "wait",
+        "what a model does while its TensorRT engine is built: wait, or be served by ONNX Runtime on the CPU",
+        choices=WHILE_BUILDING,
+    )
+    engine_cache: str = same_option(CacheOptions, "engine_cache")
+    engine_cache_max_bytes: int = same_option(CacheOptions, "engine_cache_max_bytes")
+    engine_cache_key: str = same_option(CacheOptions, "engine_cache_key")
     default_max_batch_size: int = option(32, "max_batch_size of models that turn out to be batchable")
-    instances: int = option(1, "instances of each model whose configuration does not say")
+    instances: int = option(1, "instances, on each device, of each model whose configuration does not say")
     inline_run_limit_us: int = option(
         100, "models on the CPU whose largest batch runs faster than this get no thread, in microseconds; 0 = never"
     )
@@ -97,15 +147,18 @@ class ServerConfig:
     log_level: str = option("info", "least severe lines that are logged", choices=LOG_LEVELS)
     batching: BatchConfig = field(default_factory=BatchConfig)
     onnxruntime: OnnxRuntimeOptions = field(default_factory=OnnxRuntimeOptions)
+    tensorrt: BuildConfig = field(default_factory=BuildConfig)
 
     def __post_init__(self) -> None:
         check_choices(self)
+        check_at_least(self, 0, "engine_cache_max_bytes")
         check_at_least(self, 1, "default_max_batch_size", "instances", "stream_window", "load_threads")
         check_at_least(self, 1, "max_message_bytes")
         check_at_least(self, 0, "drain_timeout_s", "inline_run_limit_us")
         if self.max_message_bytes > MAX_MESSAGE_BYTES:
             raise ConfigError(f"max_message_bytes = {self.max_message_bytes}; gRPC ends at {MAX_MESSAGE_BYTES}")
-        _check_device(self.device)
+        parse_device(self.device)
+        _check_batch_of_profile(self.tensorrt)
         parse_address(self.grpc_address, "grpc_address")
         if self.http_address:
             parse_address(self.http_address, "http_address")
@@ -123,9 +176,9 @@ def parse_address(address: str, name: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _check_device(device: str) -> None:
-    kind, _, numbers = device.partition(":")
-    if device in ("auto", "cpu", "gpu"):
-        return
-    if kind != "gpu" or not all(number.isdecimal() for number in numbers.split(",")):
-        raise ConfigError(f"device = {device!r}; wanted is auto, cpu, gpu or gpu: with numbers, for example gpu:0,1")
+def _check_batch_of_profile(tensorrt: BuildConfig) -> None:
+    """A server derives profiles from the batches that it makes itself."""
+    for name in ("max_batch_size", "preferred_batch_size"):
+        if getattr(tensorrt, name) != getattr(BuildConfig, name):
+            meant = {"max_batch_size": "max_batch_size", "preferred_batch_size": "batching.preferred_batch_sizes"}[name]
+            raise ConfigError(f"tensorrt.{name} follows from {meant} in a server; set that")

@@ -41,6 +41,7 @@ _HONOURED = frozenset(
         "output.dims",
         "output.label_filename",
         "instance_group.count",
+        "instance_group.gpus",
         "instance_group.kind",
         "instance_group.name",
         "dynamic_batching.preferred_batch_size",
@@ -94,7 +95,9 @@ def values_from_message(message: ModelConfigMessage, source: str) -> dict[str, A
     if message.output:
         values["outputs"] = [_tensor(tensor) | {"label_filename": tensor.label_filename} for tensor in message.output]
     if message.instance_group:
-        values["instances"] = sum(group.count or 1 for group in message.instance_group)
+        values["instance_groups"] = [
+            {"count": max(1, group.count), "device": _group_device(group)} for group in message.instance_group
+        ]
     if message.HasField("dynamic_batching"):
         values["batching"] = _batching(message)
     if message.model_warmup:
@@ -110,9 +113,6 @@ def _check_fields(message: ModelConfigMessage, source: str) -> None:
     for name in ("platform", "backend"):
         if getattr(message, name) not in _ONNX_BACKENDS:
             raise ConfigError(f"{name}: {getattr(message, name)!r} given; only ONNX models can be served")
-    for group in message.instance_group:
-        if group.kind == group.KIND_GPU or group.gpus:
-            raise ConfigError("instance_group asks for a GPU; this version of trtserve executes on the CPU only")
     ignored = sorted({path for path in _set_fields(message) if path not in _HONOURED})
     if ignored:
         log.warning("%s: these fields have no effect here: %s", source, ", ".join(ignored))
@@ -148,6 +148,17 @@ def _tensor(tensor: Any) -> dict[str, Any]:
     if tensor.HasField("reshape"):
         raise ConfigError(f"{tensor.name!r}: reshape is not supported; export the model with the shape to be served")
     return values
+
+
+def _group_device(group: Any) -> str:
+    """The device of an instance group; "" where it leaves that open."""
+    if group.kind == group.KIND_CPU:
+        if group.gpus:
+            raise ConfigError(f"instance_group: KIND_CPU with gpus {list(group.gpus)}; leave one of them out")
+        return "cpu"
+    if group.gpus:
+        return f"gpu:{','.join(map(str, group.gpus))}"
+    return "gpu" if group.kind == group.KIND_GPU else ""
 
 
 def _datatype(tensor: Any) -> str:

@@ -1,0 +1,180 @@
+"""From a model, how it is to be built and a GPU to an engine: from the cache, or built, checked, kept and then served.
+
+The order is fixed here; what each step does is a Toolchain's. Blocks for as long as a build takes.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from threading import Event
+from typing import Any, Protocol
+
+from trtserve_engines.device import GpuIdentity
+from trtserve_engines.engine import Engine
+from trtserve_engines.errors import BuildCancelledError, DamagedEntryError, EngineCacheError, PlanRefusedError
+from trtserve_engines.onnx_model import OnnxModel
+from trtserve_engines.tensorrt.build_config import BuildConfig
+from trtserve_engines.tensorrt.build_key import engine_key
+from trtserve_engines.tensorrt.cache_entry import Sidecar, plan_digest
+from trtserve_engines.tensorrt.engine_cache import EngineCache
+from trtserve_engines.tensorrt.engine_key import EngineKey
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a build is. `percent` and `remaining_s` are None where they cannot be known."""
+
+    step: str
+    percent: float | None = None
+    remaining_s: float | None = None
+
+    def __str__(self) -> str:
+        text = self.step
+        if self.percent is not None:
+            text += f" {self.percent:.0f} %"
+        if self.remaining_s is not None:
+            text += f", about {self.remaining_s:.0f} s left"
+        return text
+
+
+OnProgress = Callable[[Progress], None]
+
+
+class Toolchain(Protocol):
+    """What makes and runs engines on one GPU. Every method may raise EngineError."""
+
+    gpu: GpuIdentity
+    tensorrt_version: str
+
+    def complete(self, model: OnnxModel, config: BuildConfig) -> BuildConfig:
+        """The configuration with its profiles, derived where none are given."""
+        ...
+
+    def recipe(self, config: BuildConfig) -> Mapping[str, Any]:
+        """What will rewrite the graph: the tool and its version. Runs nothing."""
+        ...
+
+    def build(self, model: OnnxModel, config: BuildConfig, on_progress: OnProgress, cancel: Event) -> bytes:
+        """Rewrites the graph and builds it in a child process. Raises BuildCancelledError where `cancel` is set."""
+        ...
+
+    def load(self, plan: Any) -> Engine:
+        """Deserialises a plan, any buffer. Raises PlanRefusedError where TensorRT does not take it."""
+        ...
+
+    def check(self, model: OnnxModel, config: BuildConfig, engine: Engine) -> Mapping[str, Any]:
+        """Compares with ONNX Runtime; gives the report. Raises AccuracyError beyond the tolerance."""
+        ...
+
+    def describe(self, engine: Engine) -> tuple[tuple[Mapping[str, Any], ...], Mapping[str, int]]:
+        """The table of inputs and outputs, and the memory that the engine takes, in bytes."""
+        ...
+
+
+@dataclass(frozen=True)
+class ProvidedEngine:
+    """An engine, and what is known of it. `problem` says why it is not in the cache; "" where it is."""
+
+    engine: Engine
+    sidecar: Sidecar
+    from_cache: bool
+    problem: str = ""
+
+
+def provide_engine(
+    model: OnnxModel,
+    config: BuildConfig,
+    toolchain: Toolchain,
+    cache: EngineCache,
+    *,
+    on_progress: OnProgress = lambda progress: None,
+    cancel: Event | None = None,
+) -> ProvidedEngine:
+    """The engine of `model` on the toolchain's GPU. Of any number of processes that want it, one builds.
+
+    Raises BuildCancelledError, or what the toolchain raises. Nothing is kept of an engine that fails its check.
+    """
+    cancel = cancel or Event()
+    config = toolchain.complete(model, config)
+    key = engine_key(model.digest(), config, toolchain.gpu, toolchain.tensorrt_version, toolchain.recipe(config))
+    if found := _from_cache(key, toolchain, cache, set_aside=False):
+        return found
+    with cache.lock(key, cancel, lambda: on_progress(Progress("waiting for another process that builds it"))) as held:
+        if not held:
+            raise BuildCancelledError(f"{model.path}: waiting for its engine was cancelled")
+        if found := _from_cache(key, toolchain, cache, set_aside=True):
+            return found
+        log.info("%s: building an engine: %s", model.path, miss_reason(key, cache, str(model.path)))
+        return _build(model, config, key, toolchain, cache, on_progress, cancel)
+
+
+def miss_reason(key: EngineKey, cache: EngineCache, model_path: str) -> str:
+    """Why the cache has no engine for `key`, in words."""
+    changes = cache.closest(key, model_path)
+    if changes is None:
+        return "the cache has no engine of this model"
+    return "; ".join(map(str, changes)) or "the cache's engine was set aside"
+
+
+def _from_cache(key: EngineKey, toolchain: Toolchain, cache: EngineCache, *, set_aside: bool) -> ProvidedEngine | None:
+    """The cached engine; None where there is none, or none that can be used, which only a lock's holder sets aside."""
+    try:
+        stored = cache.find(key)
+        if stored is None:
+            return None
+        return ProvidedEngine(toolchain.load(stored.plan), stored.sidecar, from_cache=True)
+    except (DamagedEntryError, PlanRefusedError) as error:
+        if set_aside:
+            target = cache.set_aside(key.digest, str(error))
+            log.warning("%s; it was moved to %s and is built again", error, target)
+        return None
+
+
+def _build(
+    model: OnnxModel,
+    config: BuildConfig,
+    key: EngineKey,
+    toolchain: Toolchain,
+    cache: EngineCache,
+    on_progress: OnProgress,
+    cancel: Event,
+) -> ProvidedEngine:
+    started = time.monotonic()
+    plan = toolchain.build(model, config, on_progress, cancel)
+    build_s = time.monotonic() - started
+    engine = toolchain.load(plan)
+    try:
+        on_progress(Progress("checking its accuracy"))
+        accuracy = toolchain.check(model, config, engine)
+        io, memory = toolchain.describe(engine)
+        sidecar = Sidecar(
+            key=key.fields,
+            plan_sha256=plan_digest(plan),
+            plan_bytes=len(plan),
+            build_s=round(build_s, 3),
+            created=time.time(),
+            model_path=str(model.path.absolute()),
+            io=io,
+            accuracy=accuracy,
+            memory=memory,
+        )
+    except BaseException:
+        engine.close()
+        raise
+    log.info("%s: engine built in %.1f s", model.path, build_s)
+    return ProvidedEngine(engine, sidecar, from_cache=False, problem=_kept(key, plan, sidecar, cache))
+
+
+def _kept(key: EngineKey, plan: bytes, sidecar: Sidecar, cache: EngineCache) -> str:
+    """Publishes; what keeps the engine out of the cache, which is no reason not to serve it."""
+    try:
+        cache.publish(key, plan, sidecar)
+    except EngineCacheError as error:
+        log.warning("%s; it serves, and is built again at the next start", error)
+        return str(error)
+    return ""
