@@ -17,11 +17,12 @@ from trtserve_engines.open_engine import choose_backend
 from trtserve_protos import health, oip
 from trtserve_server.config import ServerConfig, parse_address
 from trtserve_server.metrics import MetricsServer
+from trtserve_server.models.control import ModelControl
 from trtserve_server.models.registry import Registry, State
-from trtserve_server.models.repository import find_models
 from trtserve_server.rpc.health import HealthService
 from trtserve_server.rpc.oip import OipService
 from trtserve_server.rpc.reflection import ReflectionService
+from trtserve_server.rpc.repository import RepositoryService
 from trtserve_server.scheduling.reactor import AsyncioReactor
 from trtserve_server.security import server_credentials
 
@@ -32,14 +33,18 @@ class App:
     def __init__(self, config: ServerConfig) -> None:
         self.config = config
         _check_backend(config)
-        self._sources = find_models(config)
         self._credentials = server_credentials(config)
-        self._executor = ThreadPoolExecutor(config.load_threads, "load")
-        self.registry = Registry(config, AsyncioReactor(), self._executor)
+        reactor = AsyncioReactor()
+        self._executors = ThreadPoolExecutor(config.load_threads, "load"), ThreadPoolExecutor(1, "repository")
+        self.registry = Registry(config, reactor, *self._executors)
         self.registry.on_change = self._publish_health
+        self.control = ModelControl(config, self.registry, reactor, self._executors[1])
+        self._repository = RepositoryService(self.registry, self.control)
         self._health = HealthService()
         self._reflection = ReflectionService((oip.SERVICE, health.SERVICE))
-        self._oip = OipService(self.registry, lambda: self.ready, config.stream_window)
+        self._oip = OipService(
+            self.registry, lambda: self.ready, config.stream_window, messages=self._repository.messages()
+        )
         self._serving = False
         self._metrics: MetricsServer | None = None
         self.grpc_port = 0
@@ -49,8 +54,10 @@ class App:
         """Whether requests can be sent: loading is over, no stop has begun, and enough models serve."""
         if not self._serving:
             return False
-        states = [entry.state is State.READY for entry in self.registry.entries()]
-        return all(states) and bool(states) if self.config.strict_readiness else any(states)
+        ready = [entry.state is State.READY for entry in self.registry.entries() if entry.wanted]
+        if not ready:
+            return self.config.model_control_mode != "none"  # models may come later
+        return all(ready) if self.config.strict_readiness else any(ready)
 
     @property
     def http_port(self) -> int:
@@ -64,7 +71,7 @@ class App:
         self._server = self._make_server()
         await self._server.start()
         loaded = asyncio.Event()
-        self.registry.load(self._sources, loaded.set)
+        self.control.start(loaded.set)
         await loaded.wait()
         self._serving = True
         self._publish_health()
@@ -74,6 +81,8 @@ class App:
         self._serving = False
         self._publish_health()
         drained = asyncio.Event()
+        self.control.stop()
+        self._repository.end()
         self.registry.drain(drained.set)
         self._health.end()
         self._oip.end_streams()
@@ -87,11 +96,13 @@ class App:
 
     async def close(self) -> None:
         """Ends everything at once: what still runs gets no answer."""
+        self.control.stop()
         self.registry.stop()
         await self._server.stop(0)
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self.registry.close, 1.0)
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        for executor in self._executors:
+            executor.shutdown(wait=False, cancel_futures=True)
         if self._metrics:
             await loop.run_in_executor(None, self._metrics.close)
 

@@ -21,6 +21,7 @@ from trtserve_engines.tensorrt.build_config import BuildConfig
 from trtserve_engines.tensorrt.cache_options import CacheOptions
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
+MODEL_CONTROL_MODES = ("none", "poll", "explicit")
 MAX_MESSAGE_BYTES = 2**31 - 1
 CUDA_DRIVERS = ("auto", "pycuda", "cuda-bindings")
 WHILE_BUILDING = ("wait", "serve-on-cpu")
@@ -115,6 +116,18 @@ class ServerConfig:
     model_repository: tuple[str, ...] = option(
         (), "folder of models, NAME/VERSION/model.onnx; may be given several times"
     )
+    model_control_mode: str = option(
+        "none",
+        "none: models are loaded at the start; poll: changes of the repositories are followed; explicit: models are"
+        " loaded and unloaded on request, by RepositoryModelLoad and RepositoryModelUnload",
+        choices=MODEL_CONTROL_MODES,
+    )
+    load_model: tuple[str, ...] = option(
+        (), "model of a repository to load at the start in explicit mode, * for all; may be given several times"
+    )
+    repository_poll_interval_s: float = option(
+        15.0, "seconds between looks at the repositories in poll mode; what changes must stay the same for one interval"
+    )
     grpc_address: str = option("127.0.0.1:8001", "HOST:PORT that gRPC listens on; port 0 = any free one")
     http_address: str = option("127.0.0.1:8002", "HOST:PORT that /metrics listens on; empty = no metrics endpoint")
     backend: str = option("auto", "what executes the models", choices=BACKENDS)
@@ -157,6 +170,13 @@ class ServerConfig:
         check_at_least(self, 0, "drain_timeout_s", "inline_run_limit_us")
         if self.max_message_bytes > MAX_MESSAGE_BYTES:
             raise ConfigError(f"max_message_bytes = {self.max_message_bytes}; gRPC ends at {MAX_MESSAGE_BYTES}")
+        if not self.repository_poll_interval_s > 0:
+            raise ConfigError(f"repository_poll_interval_s = {self.repository_poll_interval_s}; it must be above 0")
+        if self.load_model and self.model_control_mode != "explicit":
+            raise ConfigError(
+                f"load_model = {list(self.load_model)} needs model_control_mode = 'explicit', given is"
+                f" {self.model_control_mode!r}, which loads every model"
+            )
         parse_device(self.device)
         _check_batch_of_profile(self.tensorrt)
         parse_address(self.grpc_address, "grpc_address")

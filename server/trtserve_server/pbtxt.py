@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from google.protobuf import text_format
+from google.protobuf import json_format, text_format
 from google.protobuf.message import Message
 
 from trtserve_engines.config import ConfigError
@@ -76,6 +76,16 @@ def read_pbtxt(path: Path) -> dict[str, Any]:
         return values_from_message(message, str(path))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def values_from_json(text: str) -> dict[str, Any]:
+    """The values that a ModelConfig message in JSON sets, by our names. Raises ConfigError."""
+    message = oip.ModelConfig()
+    try:
+        json_format.Parse(text, message, descriptor_pool=POOL)
+    except json_format.ParseError as error:
+        raise ConfigError(f"it is not a ModelConfig in JSON: {error}") from None
+    return values_from_message(message, "configuration of a load request")
 
 
 def values_from_message(message: ModelConfigMessage, source: str) -> dict[str, Any]:

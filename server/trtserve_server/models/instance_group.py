@@ -25,6 +25,7 @@ class InstanceGroup:
         self._reactor = reactor
         self._name = f"{loaded.source.name}/{loaded.source.version}"
         self._instances: list[Instance] = []
+        self._stopped = False
         self._starting = 0
         self._on_ready: Ready | None = None
 
@@ -49,9 +50,11 @@ class InstanceGroup:
             instance.start()
 
     def stop(self) -> None:
-        """Ends the instances after what they run now."""
-        for instance in self._instances:
-            instance.stop()
+        """Ends the instances after what they run now. May be called again."""
+        if not self._stopped:
+            self._stopped = True
+            for instance in self._instances:
+                instance.stop()
 
     def close(self, timeout_s: float) -> bool:
         """Waits for the instances' end and frees the engine; False where one still runs. Blocks; from any thread."""
