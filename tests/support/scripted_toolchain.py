@@ -7,7 +7,7 @@ from collections.abc import Callable
 from trtserve_engines.device import GpuIdentity
 from trtserve_engines.errors import PlanRefusedError
 from trtserve_engines.scripted_engine import ScriptedEngine
-from trtserve_engines.tensorrt.provide import Progress
+from trtserve_engines.tensorrt.provide import Step
 
 GPU = GpuIdentity("NVIDIA L4", (8, 9), 58, 24 << 30, (13, 0))
 PLAN = b"plan" * 1000
@@ -42,7 +42,7 @@ class ScriptedToolchain:
     def build(self, model, config, on_progress, cancel):
         self.builds += 1
         self.signature = model.signature
-        on_progress(Progress("building", 50.0, 3.0))
+        on_progress(Step("building", 50.0, 3.0))
         self.on_build()
         return PLAN
 

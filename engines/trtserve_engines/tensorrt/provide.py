@@ -26,15 +26,15 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a build is. `percent` and `remaining_s` are None where they cannot be known."""
+class Step:
+    """What is being done. `percent` and `remaining_s` are None where they cannot be known."""
 
-    step: str
+    name: str
     percent: float | None = None
     remaining_s: float | None = None
 
     def __str__(self) -> str:
-        text = self.step
+        text = self.name
         if self.percent is not None:
             text += f" {self.percent:.0f} %"
         if self.remaining_s is not None:
@@ -42,7 +42,7 @@ class Progress:
         return text
 
 
-OnProgress = Callable[[Progress], None]
+OnProgress = Callable[[Step], None]
 
 
 class Toolchain(Protocol):
@@ -92,7 +92,7 @@ def provide_engine(
     toolchain: Toolchain,
     cache: EngineCache,
     *,
-    on_progress: OnProgress = lambda progress: None,
+    on_progress: OnProgress = lambda step: None,
     cancel: Event | None = None,
 ) -> ProvidedEngine:
     """The engine of `model` on the toolchain's GPU. Of any number of processes that want it, one builds.
@@ -104,7 +104,7 @@ def provide_engine(
     key = engine_key(model.digest(), config, toolchain.gpu, toolchain.tensorrt_version, toolchain.recipe(config))
     if found := _from_cache(key, toolchain, cache, set_aside=False):
         return found
-    with cache.lock(key, cancel, lambda: on_progress(Progress("waiting for another process that builds it"))) as held:
+    with cache.lock(key, cancel, lambda: on_progress(Step("waiting for another process that builds it"))) as held:
         if not held:
             raise BuildCancelledError(f"{model.path}: waiting for its engine was cancelled")
         if found := _from_cache(key, toolchain, cache, set_aside=True):
@@ -149,7 +149,7 @@ def _build(
     build_s = time.monotonic() - started
     engine = toolchain.load(plan)
     try:
-        on_progress(Progress("checking its accuracy"))
+        on_progress(Step("checking its accuracy"))
         accuracy = toolchain.check(model, config, engine)
         io, memory = toolchain.describe(engine)
         sidecar = Sidecar(

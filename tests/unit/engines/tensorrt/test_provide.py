@@ -16,7 +16,7 @@ from trtserve_engines.errors import BuildCancelledError, EngineError
 from trtserve_engines.onnx_model import read_onnx_model
 from trtserve_engines.tensorrt.build_config import BuildConfig
 from trtserve_engines.tensorrt.engine_cache import EngineCache
-from trtserve_engines.tensorrt.provide import Progress, provide_engine
+from trtserve_engines.tensorrt.provide import Step, provide_engine
 
 WAIT_S = 60
 
@@ -150,7 +150,7 @@ def test_of_many_at_once_one_builds(model, cache):
     for event in waiting:
 
         def waits(progress, event=event):
-            assert progress == Progress("waiting for another process that builds it")
+            assert progress == Step("waiting for another process that builds it")
             event.set()
 
         others.append(Thread(target=provide, args=(waits, pytest.fail)))
