@@ -6,8 +6,12 @@
     ├── ConfigError                a setting that is unknown, out of range or at odds with another; lives in config.py
     ├── EngineCacheError           the engine cache's folder cannot be trusted, read or written
     │   └── DamagedEntryError      an entry that is not what was published
-    ├── BuildCancelledError        a build was given up because it was asked to be
     ├── PlanRefusedError           TensorRT does not take a plan, for reasons that its log lines give
+    ├── BuildError                 an engine could not be built
+    │   ├── UnsupportedModelError  the graph has operators or types that TensorRT's parser refuses
+    │   └── BuildCancelledError    somebody ended the build
+    ├── RecipeError                the graph could not be rewritten to the wanted precision
+    ├── AccuracyError              an engine's outputs are too far from the model's
     ├── SignatureError             arrays that do not fit the model's inputs (the caller's mistake)
     └── ExecutionError             a batch failed while it ran (the model's or the machine's fault)
 
@@ -15,6 +19,8 @@ Every message says what was given, what was wanted and, where it is known, what 
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class EngineError(Exception):
@@ -37,12 +43,32 @@ class DamagedEntryError(EngineCacheError):
     """An entry of the engine cache that is not what was published."""
 
 
-class BuildCancelledError(EngineError):
-    """A build was given up because it was asked to be."""
-
-
 class PlanRefusedError(EngineError):
     """TensorRT does not take a plan."""
+
+
+class BuildError(EngineError):
+    """An engine could not be built. `log_lines` holds what TensorRT said, the last line last."""
+
+    def __init__(self, message: str, log_lines: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.log_lines = tuple(log_lines)
+
+
+class UnsupportedModelError(BuildError):
+    """The graph has operators or types that TensorRT's parser refuses."""
+
+
+class BuildCancelledError(BuildError):
+    """Somebody ended the build."""
+
+
+class RecipeError(EngineError):
+    """The graph could not be rewritten to the wanted precision."""
+
+
+class AccuracyError(EngineError):
+    """An engine's outputs are too far from the model's."""
 
 
 class SignatureError(EngineError):
