@@ -6,6 +6,7 @@
     ├── ConfigError                a setting that is unknown, out of range or at odds with another; lives in config.py
     ├── EngineCacheError           the engine cache's folder cannot be trusted, read or written
     │   └── DamagedEntryError      an entry that is not what was published
+    ├── EngineNotBuiltError        the engine would have to be built, and that was not wanted
     ├── PlanRefusedError           TensorRT does not take a plan, for reasons that its log lines give
     ├── BuildError                 an engine could not be built
     │   ├── UnsupportedModelError  the graph has operators or types that TensorRT's parser refuses
@@ -41,6 +42,10 @@ class EngineCacheError(EngineError):
 
 class DamagedEntryError(EngineCacheError):
     """An entry of the engine cache that is not what was published."""
+
+
+class EngineNotBuiltError(EngineError):
+    """The engine would have to be built, and that was not wanted."""
 
 
 class PlanRefusedError(EngineError):

@@ -1,4 +1,4 @@
-"""Finds out what this machine has to execute models with. Loads the CUDA driver, and what it needs only where it works."""
+"""Finds out what this machine has to execute models with; loads the CUDA driver, and the rest only where that works."""
 
 from __future__ import annotations
 

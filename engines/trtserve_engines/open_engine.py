@@ -1,50 +1,68 @@
-"""From a model and a wish for a backend and a device to an engine. The rule of choice is one function."""
+"""From a model, a backend and a device to an engine. Which backend, `backend_choice.py` says."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from trtserve_engines.backend_choice import choose_backend
 from trtserve_engines.config import OnnxRuntimeOptions
 from trtserve_engines.engine import Engine
-from trtserve_engines.errors import BackendUnavailableError
+from trtserve_engines.look_at_machine import look_at_machine
 from trtserve_engines.onnx_model import OnnxModel
+from trtserve_engines.tensorrt.build_config import BuildConfig
+from trtserve_engines.tensorrt.cache_options import CacheOptions
+from trtserve_engines.tensorrt.step import Watch
 
 log = logging.getLogger(__name__)
 
 
-class Choice(NamedTuple):
-    """The backend and device that will serve, and why."""
+@dataclass(frozen=True)
+class EngineOptions:
+    """How each backend is to execute a model; `cuda_driver` is one of CUDA_DRIVERS."""
 
-    backend: str
-    device: str
-    reason: str
+    onnxruntime: OnnxRuntimeOptions = field(default_factory=OnnxRuntimeOptions)
+    tensorrt: BuildConfig = field(default_factory=BuildConfig)
+    cache: CacheOptions = field(default_factory=CacheOptions)
+    cuda_driver: str = "auto"
 
 
-def choose_backend(backend: str, device: str) -> Choice:
-    """The fallback rule. `backend` is one of BACKENDS, `device` "auto", "cpu", "gpu" or "gpu:0,1".
+class OpenedEngine(NamedTuple):
+    """An engine, and facts about it for those who ask: names and texts."""
 
-    Only "auto" ever falls back; what was asked for by name is served or refused (BackendUnavailableError).
+    engine: Engine
+    facts: Mapping[str, str]
+
+
+def open_engine(
+    model: OnnxModel,
+    *,
+    backend: str = "auto",
+    device: str = "auto",
+    onnxruntime: OnnxRuntimeOptions | None = None,
+    options: EngineOptions | None = None,
+) -> Engine:
+    """Loads the model by the fallback rule, on the first GPU where several are meant. Raises EngineError."""
+    options = options or EngineOptions(onnxruntime or OnnxRuntimeOptions())
+    choice = choose_backend(backend, device, look_at_machine(options.cuda_driver))
+    log.debug("%s: backend %s on %s, because %s", model.path, choice.backend, choice.device, choice.reason)
+    opened = open_on(model, choice.backend, choice.gpus[0] if choice.gpus else None, options, Watch())
+    return opened.engine
+
+
+def open_on(model: OnnxModel, backend: str, gpu: int | None, options: EngineOptions, watch: Watch) -> OpenedEngine:
+    """Loads the model with one backend on one GPU, or on the CPU (None). A TensorRT engine may have to be built first.
+
+    Raises EngineError; EngineNotBuiltError where it would have to be built and `watch` does not allow it.
     """
     if backend == "tensorrt":
-        raise BackendUnavailableError(
-            "backend tensorrt was asked for, but this version of trtserve cannot run TensorRT engines yet;"
-            " use --backend onnxruntime or --backend auto"
-        )
-    if device not in ("auto", "cpu"):
-        raise BackendUnavailableError(
-            f"device {device} was asked for, but this version of trtserve executes on the CPU only;"
-            " use --device cpu or --device auto"
-        )
-    wish = "it was asked for" if backend == "onnxruntime" else "this version of trtserve has no other backend"
-    return Choice("onnxruntime", "cpu", wish)
+        # Imported here because they load what only this backend needs.
+        from trtserve_engines.tensorrt.open_tensorrt import open_tensorrt
 
-
-def open_engine(model: OnnxModel, *, backend: str, device: str, onnxruntime: OnnxRuntimeOptions) -> Engine:
-    """Loads the model on the chosen backend. Raises BackendUnavailableError or ModelFileError."""
-    choice = choose_backend(backend, device)
-    log.debug("%s: backend %s on %s, because %s", model.path, choice.backend, choice.device, choice.reason)
-    # Imported here because loading ONNX Runtime takes longer than everything else together.
+        assert gpu is not None
+        return OpenedEngine(*open_tensorrt(model, gpu, options.tensorrt, options.cache, options.cuda_driver, watch))
     from trtserve_engines.onnxruntime_engine import OnnxRuntimeEngine
 
-    return OnnxRuntimeEngine.load(model, onnxruntime)
+    return OpenedEngine(OnnxRuntimeEngine.load(model, options.onnxruntime, gpu=gpu), {})

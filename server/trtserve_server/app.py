@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import grpc.aio
 
+from trtserve_engines.backend_choice import choose_backend
 from trtserve_engines.config import ConfigError
 from trtserve_engines.errors import BackendUnavailableError
-from trtserve_engines.open_engine import choose_backend
+from trtserve_engines.look_at_machine import look_at_machine
 from trtserve_protos import health, oip
 from trtserve_server.config import ServerConfig, parse_address
 from trtserve_server.metrics import MetricsServer
@@ -170,6 +171,6 @@ def _bind_problem(host: str, port: int) -> str:
 
 def _check_backend(config: ServerConfig) -> None:
     try:
-        choose_backend(config.backend, config.device)
+        choose_backend(config.backend, config.device, look_at_machine(config.cuda_driver))
     except BackendUnavailableError as error:
         raise ConfigError(str(error)) from None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from trtserve_engines.device import GpuIdentity
 from trtserve_engines.errors import PlanRefusedError
 from trtserve_engines.scripted_engine import ScriptedEngine
-from trtserve_engines.tensorrt.provide import Step
+from trtserve_engines.tensorrt.step import Step
 
 GPU = GpuIdentity("NVIDIA L4", (8, 9), 58, 24 << 30, (13, 0))
 PLAN = b"plan" * 1000
@@ -39,10 +39,10 @@ class ScriptedToolchain:
     def recipe(self, config):
         return {"tool": "script", "version": "1"}
 
-    def build(self, model, config, on_progress, cancel):
+    def build(self, model, config, watch):
         self.builds += 1
         self.signature = model.signature
-        on_progress(Step("building", 50.0, 3.0))
+        watch.on_step(Step("building", 50.0, 3.0))
         self.on_build()
         return PLAN
 

@@ -7,42 +7,28 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from threading import Event
 from typing import Any, Protocol
 
 from trtserve_engines.device import GpuIdentity
 from trtserve_engines.engine import Engine
-from trtserve_engines.errors import BuildCancelledError, DamagedEntryError, EngineCacheError, PlanRefusedError
+from trtserve_engines.errors import (
+    BuildCancelledError,
+    DamagedEntryError,
+    EngineCacheError,
+    EngineNotBuiltError,
+    PlanRefusedError,
+)
 from trtserve_engines.onnx_model import OnnxModel
 from trtserve_engines.tensorrt.build_config import BuildConfig
 from trtserve_engines.tensorrt.build_key import engine_key
 from trtserve_engines.tensorrt.cache_entry import Sidecar, plan_digest
 from trtserve_engines.tensorrt.engine_cache import EngineCache
 from trtserve_engines.tensorrt.engine_key import EngineKey
+from trtserve_engines.tensorrt.step import Step, Watch
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Step:
-    """What is being done. `percent` and `remaining_s` are None where they cannot be known."""
-
-    name: str
-    percent: float | None = None
-    remaining_s: float | None = None
-
-    def __str__(self) -> str:
-        text = self.name
-        if self.percent is not None:
-            text += f" {self.percent:.0f} %"
-        if self.remaining_s is not None:
-            text += f", about {self.remaining_s:.0f} s left"
-        return text
-
-
-OnProgress = Callable[[Step], None]
 
 
 class Toolchain(Protocol):
@@ -59,8 +45,8 @@ class Toolchain(Protocol):
         """What will rewrite the graph: the tool and its version. Runs nothing."""
         ...
 
-    def build(self, model: OnnxModel, config: BuildConfig, on_progress: OnProgress, cancel: Event) -> bytes:
-        """Rewrites the graph and builds it in a child process. Raises BuildCancelledError where `cancel` is set."""
+    def build(self, model: OnnxModel, config: BuildConfig, watch: Watch) -> bytes:
+        """Rewrites the graph and builds it in a child process. Raises BuildCancelledError where that was wished."""
         ...
 
     def load(self, plan: Any) -> Engine:
@@ -91,26 +77,26 @@ def provide_engine(
     config: BuildConfig,
     toolchain: Toolchain,
     cache: EngineCache,
-    *,
-    on_progress: OnProgress = lambda step: None,
-    cancel: Event | None = None,
+    watch: Watch,
 ) -> ProvidedEngine:
     """The engine of `model` on the toolchain's GPU. Of any number of processes that want it, one builds.
 
-    Raises BuildCancelledError, or what the toolchain raises. Nothing is kept of an engine that fails its check.
+    Raises BuildCancelledError, EngineNotBuiltError where `watch` allows no build, or what the toolchain raises.
+    Nothing is kept of an engine that fails its check.
     """
-    cancel = cancel or Event()
     config = toolchain.complete(model, config)
     key = engine_key(model.digest(), config, toolchain.gpu, toolchain.tensorrt_version, toolchain.recipe(config))
     if found := _from_cache(key, toolchain, cache, set_aside=False):
         return found
-    with cache.lock(key, cancel, lambda: on_progress(Step("waiting for another process that builds it"))) as held:
+    if not watch.may_build:
+        raise EngineNotBuiltError(f"{model.path} has no engine yet: {miss_reason(key, cache, str(model.path))}")
+    with cache.lock(key, watch.cancel, lambda: watch.on_step(Step("waiting for another process to build"))) as held:
         if not held:
             raise BuildCancelledError(f"{model.path}: waiting for its engine was cancelled")
         if found := _from_cache(key, toolchain, cache, set_aside=True):
             return found
         log.info("%s: building an engine: %s", model.path, miss_reason(key, cache, str(model.path)))
-        return _build(model, config, key, toolchain, cache, on_progress, cancel)
+        return _build(model, config, key, toolchain, cache, watch)
 
 
 def miss_reason(key: EngineKey, cache: EngineCache, model_path: str) -> str:
@@ -141,15 +127,14 @@ def _build(
     key: EngineKey,
     toolchain: Toolchain,
     cache: EngineCache,
-    on_progress: OnProgress,
-    cancel: Event,
+    watch: Watch,
 ) -> ProvidedEngine:
     started = time.monotonic()
-    plan = toolchain.build(model, config, on_progress, cancel)
+    plan = toolchain.build(model, config, watch)
     build_s = time.monotonic() - started
     engine = toolchain.load(plan)
     try:
-        on_progress(Step("checking its accuracy"))
+        watch.on_step(Step("checking its accuracy"))
         accuracy = toolchain.check(model, config, engine)
         io, memory = toolchain.describe(engine)
         sidecar = Sidecar(

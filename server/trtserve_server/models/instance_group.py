@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import repeat
 
-from trtserve_engines.engine import ExecutionContext
+from trtserve_engines.engine import Engine, ExecutionContext
 from trtserve_server.models.loader import LoadedModel, warm_up
 from trtserve_server.scheduling.batcher import Batcher
 from trtserve_server.scheduling.instance import InlineInstance, Instance, ThreadInstance
@@ -39,12 +41,12 @@ class InstanceGroup:
         self._instances = [
             kind(
                 f"{self._name}#{number}",
-                self._create_context,
+                partial(self._create_context, engine),
                 self._reactor,
                 on_started=self._started,
                 on_finished=self._batcher.batch_finished,
             )
-            for number in range(self._loaded.instances)
+            for number, engine in enumerate(self._engines())
         ]
         for instance in self._instances:
             instance.start()
@@ -60,17 +62,22 @@ class InstanceGroup:
         """Waits for the instances' end and frees the engine; False where one still runs. Blocks; from any thread."""
         ended = [instance.join(timeout_s) for instance in self._instances]
         if all(ended):
-            self._loaded.engine.close()
+            self._loaded.opened.close()
         return all(ended)
 
-    def _create_context(self) -> ExecutionContext:
+    def _engines(self) -> Iterator[Engine]:
+        """The engine of each instance."""
+        for engine, count in self._loaded.opened.engines:
+            yield from repeat(engine, count)
+
+    def _create_context(self, engine: Engine) -> ExecutionContext:
         """A warm context for the calling thread."""
         loaded = self._loaded
-        context = loaded.engine.create_context(batched=loaded.max_batch_size > 0)
+        context = engine.create_context(batched=loaded.max_batch_size > 0)
         try:
             warm_up(
                 context,
-                loaded.engine.signature,
+                engine.signature,
                 max_batch_size=loaded.max_batch_size,
                 runs=loaded.source.config.warmup_runs,
             )

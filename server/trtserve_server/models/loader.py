@@ -7,22 +7,23 @@ from __future__ import annotations
 import logging
 import time
 import timeit
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from trtserve_engines.batch_check import Batchability, check_batchable
 from trtserve_engines.config import ConfigError
 from trtserve_engines.engine import Engine, ExecutionContext
-from trtserve_engines.errors import EngineError, ExecutionError, ModelFileError
+from trtserve_engines.errors import EngineError, EngineNotBuiltError, ExecutionError, ModelFileError
 from trtserve_engines.onnx_model import OnnxModel, read_onnx_model
-from trtserve_engines.open_engine import open_engine
 from trtserve_engines.samples import DYNAMIC_SIZES, sample_inputs
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
+from trtserve_engines.tensorrt.step import Watch
 from trtserve_protos import dtypes
 from trtserve_protos.errors import DataTypeError
-from trtserve_server.config import ServerConfig, TensorConfig
+from trtserve_server.config import ModelConfig, ServerConfig, TensorConfig
+from trtserve_server.models.engines import OpenedModel, open_model
 from trtserve_server.models.repository import CONFIG_FILES, ModelVersion
 
 log = logging.getLogger(__name__)
@@ -30,48 +31,93 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that is ready to get instances.
+    """A model that is ready to get instances: so many of each engine.
 
     `max_batch_size` is 0 where requests are never batched. `inline` says that a run is quicker than handing it to
-    another thread, so that it is better run by the one that schedules.
+    another thread, so that it is better run by the one that schedules. `facts` say how the model is executed, to those
+    who ask. `successor` loads what is to take this one's place, which takes long; None where nothing is.
     """
 
     source: ModelVersion
-    engine: Engine
+    opened: OpenedModel
     max_batch_size: int
     batching_reason: str
     labels: Mapping[str, Sequence[str]]
-    instances: int
     inline: bool
     load_s: float
+    successor: Callable[[Watch], LoadedModel] | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """One of its engines, which differ in nothing but their device."""
+        return self.opened.engines[0].engine
+
+    @property
+    def instances(self) -> int:
+        """How many batches may run at the same time, on all devices."""
+        return sum(placed.instances for placed in self.opened.engines)
 
 
-def load_model(source: ModelVersion, server: ServerConfig) -> LoadedModel:
-    """Loads `source`. Raises EngineError with what is wrong and what to do."""
-    start = time.monotonic()
+def load_model(source: ModelVersion, server: ServerConfig, watch: Watch) -> LoadedModel:
+    """Loads `source`; a TensorRT engine may have to be built. Raises EngineError with what is wrong and what to do.
+
+    Where the CPU is to serve meanwhile, what it serves is loaded, with the engine as its successor.
+    """
     if source.problem:
         raise ModelFileError(source.problem)
-    config = source.config
+    start = time.monotonic()
     model = read_onnx_model(source.path)
     _check_types(model)
-    engine = open_engine(model, backend=server.backend, device=server.device, onnxruntime=config.onnxruntime)
+    try:
+        if server.while_building == "wait":
+            return _finish(source, server, model, open_model(model, source.config, server, watch), start)
+        try:
+            opened = open_model(model, source.config, server, replace(watch, may_build=False))
+            return _finish(source, server, model, opened, start)
+        except EngineNotBuiltError as error:
+            log.info("%s/%s: served on the CPU while its engine is built: %s", source.name, source.version, error)
+            opened = open_model(model, _on_cpu(source.config), server, watch)
+            loaded = _finish(source, server, model, opened, start)
+            return replace(loaded, successor=partial(load_model, source, replace(server, while_building="wait")))
+    except ConfigError as error:
+        raise ConfigError(f"{_config_file(source)}: {error}") from None
+
+
+def _on_cpu(config: ModelConfig) -> ModelConfig:
+    return replace(config, backend="onnxruntime", device="cpu", instance_groups=())
+
+
+def _finish(
+    source: ModelVersion, server: ServerConfig, model: OnnxModel, opened: OpenedModel, start: float
+) -> LoadedModel:
+    """Decides on batching and checks the configuration; closes what was opened where that fails."""
+    config, engine = source.config, opened.engines[0].engine
     try:
         batch = _decide_batching(engine, config.max_batch_size)
-        max_batch_size = (config.max_batch_size or server.default_max_batch_size) if batch.batched else 0
+        max_batch_size = _max_batch_size(engine, config.max_batch_size, server) if batch.batched else 0
         _check_tensors(config.inputs, engine.signature.inputs, "input", max_batch_size)
         _check_tensors(config.outputs, engine.signature.outputs, "output", max_batch_size)
         labels = _read_labels(config.outputs, _config_folder(source))
-    except ConfigError as error:
-        engine.close()
-        raise ConfigError(f"{_config_file(source)}: {error}") from None
     except EngineError:
-        engine.close()
+        opened.close()
         raise
     log.info("%s/%s: %s: %s", source.name, source.version, "batched" if batch.batched else "not batched", batch.reason)
-    instances = config.instances or server.instances
-    inline = instances == 1 and _is_quick(engine, model, max_batch_size, server.inline_run_limit_us / 1e6)
+    alone = sum(placed.instances for placed in opened.engines) == 1
+    inline = alone and _is_quick(engine, model, max_batch_size, server.inline_run_limit_us / 1e6)
     seconds = time.monotonic() - start
-    return LoadedModel(source, engine, max_batch_size, batch.reason, labels, instances, inline, seconds)
+    return LoadedModel(source, opened, max_batch_size, batch.reason, labels, inline, seconds)
+
+
+def _max_batch_size(engine: Engine, configured: int | None, server: ServerConfig) -> int:
+    """The configured size, or the server's; no more than the engine was built for."""
+    if engine.max_rows is None:
+        return configured or server.default_max_batch_size
+    if configured and configured > engine.max_rows:
+        raise ConfigError(
+            f"max_batch_size = {configured}, but the profiles of the TensorRT engine end at {engine.max_rows} rows;"
+            " give profiles that go as far, or none"
+        )
+    return configured or min(server.default_max_batch_size, engine.max_rows)
 
 
 def warm_up(context: ExecutionContext, signature: Signature, *, max_batch_size: int, runs: int) -> None:

@@ -57,8 +57,14 @@ class ServedModel:
 
     @property
     def device(self) -> str:
-        """Where it executes."""
-        return self._engine.device
+        """Where it executes: "cpu", "gpu:0" or "gpu:0,1"."""
+        devices = [placed.engine.device for placed in self._loaded.opened.engines]
+        return devices[0] + "".join(f",{device.removeprefix('gpu:')}" for device in devices[1:])
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """How it is executed, in names and texts for those who ask."""
+        return self._loaded.opened.facts
 
     @property
     def max_batch_size(self) -> int:

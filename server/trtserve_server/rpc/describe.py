@@ -28,6 +28,8 @@ def model_metadata(model: ServedModel, versions: Sequence[str]) -> ModelMetadata
         response.outputs.add(name=spec.name, datatype=dtypes.from_numpy(spec.dtype).name, shape=spec.shape)
     response.parameters["backend"].string_param = model.backend
     response.parameters["device"].string_param = model.device
+    for name, text in model.facts.items():
+        response.parameters[name].string_param = text
     response.parameters["instances"].int64_param = model.instances
     response.parameters["max_batch_size"].int64_param = model.max_batch_size
     response.parameters["batching_reason"].string_param = model.batching_reason

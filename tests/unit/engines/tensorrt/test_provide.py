@@ -12,11 +12,12 @@ import pytest
 
 from tests.models import make_models as models
 from tests.support.scripted_toolchain import GPU, PLAN, ScriptedToolchain
-from trtserve_engines.errors import BuildCancelledError, EngineError
+from trtserve_engines.errors import BuildCancelledError, EngineError, EngineNotBuiltError
 from trtserve_engines.onnx_model import read_onnx_model
 from trtserve_engines.tensorrt.build_config import BuildConfig
 from trtserve_engines.tensorrt.engine_cache import EngineCache
-from trtserve_engines.tensorrt.provide import Step, provide_engine
+from trtserve_engines.tensorrt.provide import provide_engine
+from trtserve_engines.tensorrt.step import Step, Watch
 
 WAIT_S = 60
 
@@ -38,7 +39,7 @@ def leftovers(cache):
 def test_the_first_time_it_is_built_checked_and_kept(model, cache):
     steps = []
     toolchain = ScriptedToolchain()
-    provided = provide_engine(model, BuildConfig(), toolchain, cache, on_progress=lambda step: steps.append(str(step)))
+    provided = provide_engine(model, BuildConfig(), toolchain, cache, Watch(lambda step: steps.append(str(step))))
     assert (toolchain.builds, provided.from_cache, provided.problem) == (1, False, "")
     assert steps == ["building 50 %, about 3 s left", "checking its accuracy"]
     (entry,) = cache.entries()
@@ -49,9 +50,9 @@ def test_the_first_time_it_is_built_checked_and_kept(model, cache):
 
 
 def test_the_second_time_nothing_is_built(model, cache):
-    provide_engine(model, BuildConfig(), ScriptedToolchain(), cache)
+    provide_engine(model, BuildConfig(), ScriptedToolchain(), cache, Watch())
     toolchain = ScriptedToolchain(on_build=pytest.fail, on_check=pytest.fail)
-    assert provide_engine(model, BuildConfig(), toolchain, cache).from_cache
+    assert provide_engine(model, BuildConfig(), toolchain, cache, Watch()).from_cache
     assert len(toolchain.engines) == 1
 
 
@@ -70,20 +71,20 @@ def test_the_second_time_nothing_is_built(model, cache):
 )
 def test_whatever_differs_is_built_anew_and_said(model, cache, caplog, config, toolchain, reason):
     caplog.set_level(logging.INFO, "trtserve_engines")
-    provide_engine(model, BuildConfig(), ScriptedToolchain(), cache)
+    provide_engine(model, BuildConfig(), ScriptedToolchain(), cache, Watch())
     assert "the cache has no engine of this model" in caplog.text
-    provide_engine(model, config, toolchain, cache)
+    provide_engine(model, config, toolchain, cache, Watch())
     assert toolchain.builds == 1
     assert f"building an engine: {reason}" in caplog.text
     assert len(cache.entries()) == 2
 
 
 def test_a_damaged_engine_is_set_aside_and_built_again(model, cache, caplog):
-    provide_engine(model, BuildConfig(), ScriptedToolchain(), cache)
+    provide_engine(model, BuildConfig(), ScriptedToolchain(), cache, Watch())
     (entry,) = cache.entries()
     os.truncate(cache.folder / "engines" / entry.digest / "plan", 5)
     toolchain = ScriptedToolchain()
-    assert not provide_engine(model, BuildConfig(), toolchain, cache).from_cache
+    assert not provide_engine(model, BuildConfig(), toolchain, cache, Watch()).from_cache
     assert toolchain.builds == 1
     assert "its plan has 5 bytes; 4000 were written; it was moved to" in caplog.text
     assert list(cache.damaged()) == [entry.digest]
@@ -96,11 +97,19 @@ def test_a_cached_plan_that_tensorrt_refuses_is_set_aside_and_built_again(model,
             super().build(*arguments)
             return b"old"
 
-    provide_engine(model, BuildConfig(), Old(), cache)
+    provide_engine(model, BuildConfig(), Old(), cache, Watch())
     toolchain = ScriptedToolchain(refused=(b"old",))
-    provided = provide_engine(model, BuildConfig(), toolchain, cache)
+    provided = provide_engine(model, BuildConfig(), toolchain, cache, Watch())
     assert (provided.from_cache, toolchain.builds) == (False, 1)
     assert list(cache.damaged().values()) == ["TensorRT does not take the plan"]
+
+
+def test_where_no_build_is_allowed_only_what_is_cached_is_opened(model, cache):
+    asked = Watch(may_build=False)
+    with pytest.raises(EngineNotBuiltError, match="has no engine yet: the cache has no engine of this model"):
+        provide_engine(model, BuildConfig(), ScriptedToolchain(on_build=pytest.fail), cache, asked)
+    provide_engine(model, BuildConfig(), ScriptedToolchain(), cache, Watch())
+    assert provide_engine(model, BuildConfig(), ScriptedToolchain(), cache, asked).from_cache
 
 
 @pytest.mark.parametrize("stage", ["on_build", "on_check"])
@@ -110,7 +119,7 @@ def test_what_fails_is_not_kept_and_frees_its_engine(model, cache, stage):
 
     toolchain = ScriptedToolchain(**{stage: fail})
     with pytest.raises(EngineError, match="no"):
-        provide_engine(model, BuildConfig(), toolchain, cache)
+        provide_engine(model, BuildConfig(), toolchain, cache, Watch())
     assert all(engine.closed for engine in toolchain.engines)
     assert cache.entries() == []
     assert leftovers(cache) == []
@@ -120,7 +129,7 @@ def test_on_a_full_disk_the_engine_serves_and_the_reason_is_told(model, cache, c
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        provided = provide_engine(model, BuildConfig(), ScriptedToolchain(), cache)
+        provided = provide_engine(model, BuildConfig(), ScriptedToolchain(), cache, Watch())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "free space there" in provided.problem
@@ -140,7 +149,7 @@ def test_of_many_at_once_one_builds(model, cache):
 
     def provide(on_progress, on_build):
         toolchains.append(ScriptedToolchain(on_build=on_build))
-        provided.append(provide_engine(model, BuildConfig(), toolchains[-1], cache, on_progress=on_progress))
+        provided.append(provide_engine(model, BuildConfig(), toolchains[-1], cache, Watch(on_progress)))
 
     building = Event()
     first = Thread(target=provide, args=(lambda _: None, lambda: (building.set(), wait_for_the_others())))
@@ -150,7 +159,7 @@ def test_of_many_at_once_one_builds(model, cache):
     for event in waiting:
 
         def waits(progress, event=event):
-            assert progress == Step("waiting for another process that builds it")
+            assert progress == Step("waiting for another process to build")
             event.set()
 
         others.append(Thread(target=provide, args=(waits, pytest.fail)))
@@ -165,7 +174,7 @@ def test_of_many_at_once_one_builds(model, cache):
 def test_waiting_for_another_ones_build_can_be_cancelled(model, cache):
     building, end, cancel = Event(), Event(), Event()
     toolchain = ScriptedToolchain(on_build=lambda: (building.set(), end.wait(WAIT_S)))
-    thread = Thread(target=provide_engine, args=(model, BuildConfig(), toolchain, cache))
+    thread = Thread(target=provide_engine, args=(model, BuildConfig(), toolchain, cache, Watch()))
     thread.start()
     assert building.wait(WAIT_S)
     with pytest.raises(BuildCancelledError, match="waiting for its engine was cancelled"):
@@ -174,8 +183,7 @@ def test_waiting_for_another_ones_build_can_be_cancelled(model, cache):
             BuildConfig(),
             ScriptedToolchain(on_build=pytest.fail),
             cache,
-            on_progress=lambda _: cancel.set(),
-            cancel=cancel,
+            Watch(lambda _: cancel.set(), cancel),
         )
     end.set()
     thread.join(WAIT_S)
@@ -190,11 +198,12 @@ from trtserve_engines.onnx_model import read_onnx_model
 from trtserve_engines.tensorrt.build_config import BuildConfig
 from trtserve_engines.tensorrt.engine_cache import EngineCache
 from trtserve_engines.tensorrt.provide import provide_engine
+from trtserve_engines.tensorrt.step import Watch
 
 toolchain = ScriptedToolchain(on_build=lambda: (print("building", flush=True), sys.stdin.readline()))
 cache = EngineCache(Path(sys.argv[2]))
 waits = lambda progress: print(progress, flush=True)
-provided = provide_engine(read_onnx_model(Path(sys.argv[1])), BuildConfig(), toolchain, cache, on_progress=waits)
+provided = provide_engine(read_onnx_model(Path(sys.argv[1])), BuildConfig(), toolchain, cache, Watch(waits))
 print("built" if toolchain.builds else "found", flush=True)
 """
 
@@ -226,7 +235,7 @@ def test_of_many_processes_one_builds(process):
     line(first, "building")
     others = [process() for _ in range(2)]
     for other in others:
-        line(other, "waiting for another process that builds it")
+        line(other, "waiting for another process to build")
     first.stdin.write("\n")
     first.stdin.flush()
     assert line(first, "built", "found") == "built"
@@ -237,7 +246,7 @@ def test_when_the_one_that_builds_is_killed_another_takes_over_and_nothing_is_le
     first = process()
     line(first, "building")
     second = process()
-    line(second, "waiting for another process that builds it")
+    line(second, "waiting for another process to build")
     first.kill()
     line(second, "building")
     second.stdin.write("\n")
