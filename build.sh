@@ -83,7 +83,7 @@ verb_test() { # everything, or one kind
     case "${1:-all}" in
     all) shift $(($# > 0)); $VENV/bin/python -m pytest tests --ignore=tests/gpu "$@" ;;
     interop) shift; REQUIRE_STOCK_CLIENTS=1 $VENV/bin/python -m pytest tests/interop "$@" ;;
-    gpu) die "this version has no code that runs on a GPU, so there are no such tests yet" ;;
+    gpu) shift; $VENV/bin/python -m pytest tests/gpu "$@" ;;
     unit | conformance | integration) local kind=$1; shift; $VENV/bin/python -m pytest "tests/$kind" "$@" ;;
     -*) $VENV/bin/python -m pytest tests --ignore=tests/gpu "$@" ;;
     *) die "test $1 is unknown; known are unit, conformance, integration, interop, gpu" ;;

@@ -13,6 +13,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import pytest
 
 from tests.support.running_server import RunningServer
+from tests.support.simulated import pytest_configure as pytest_configure
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -15,6 +15,7 @@
     ├── AccuracyError              an engine's outputs are too far from the model's
     ├── SignatureError             arrays that do not fit the model's inputs (the caller's mistake)
     └── ExecutionError             a batch failed while it ran (the model's or the machine's fault)
+        └── DeviceLostError            the device cannot be used any more by this process; it has to be started again
 
 Every message says what was given, what was wanted and, where it is known, what to do.
 """
@@ -82,3 +83,7 @@ class SignatureError(EngineError):
 
 class ExecutionError(EngineError):
     """A batch failed while it ran."""
+
+
+class DeviceLostError(ExecutionError):
+    """The device, or this process's use of it, is lost: everything fails from here on until a new process starts."""
