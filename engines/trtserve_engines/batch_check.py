@@ -30,9 +30,12 @@ def check_batchable(engine: Engine) -> Batchability:
     signature = engine.signature
     if not signature.first_dimension_is_dynamic():
         return Batchability(False, _static_reason(signature))
+    rows = min(_ROWS, engine.max_rows or _ROWS)
+    if rows == 1:
+        return Batchability(False, "the engine takes one row at a time")
     context = engine.create_context(batched=False)
     try:
-        return _self_test(context, signature)
+        return _self_test(context, signature, rows)
     finally:
         context.close()
 
@@ -44,29 +47,29 @@ def _static_reason(signature: Signature) -> str:
     return f"the first dimension of {', '.join(map(repr, fixed))} is fixed, so it cannot be a batch dimension"
 
 
-def _self_test(context: ExecutionContext, signature: Signature) -> Batchability:
+def _self_test(context: ExecutionContext, signature: Signature, rows: int) -> Batchability:
     dynamic = any(DYNAMIC in spec.shape[1:] for spec in signature.inputs)
     failure = ""
     for size in DYNAMIC_SIZES if dynamic else DYNAMIC_SIZES[:1]:
-        inputs = sample_inputs(signature, rows=_ROWS, dynamic_size=size)
+        inputs = sample_inputs(signature, rows=rows, dynamic_size=size)
         try:
-            return _compare(context, inputs)
+            return _compare(context, inputs, rows)
         except ExecutionError as error:
             failure = failure or str(error)
-    return Batchability(False, f"the self-test could not run the model with {_ROWS} rows: {failure}")
+    return Batchability(False, f"the self-test could not run the model with {rows} rows: {failure}")
 
 
-def _compare(context: ExecutionContext, inputs: Arrays) -> Batchability:
+def _compare(context: ExecutionContext, inputs: Arrays, rows: int) -> Batchability:
     together = context.run([inputs]).outputs
     for name, output in together.items():
-        if output.ndim == 0 or output.shape[0] != _ROWS:
-            return Batchability(False, f"{_ROWS} rows in gave output {name!r} the shape {list(output.shape)}")
-    for row in range(_ROWS):
+        if output.ndim == 0 or output.shape[0] != rows:
+            return Batchability(False, f"{rows} rows in gave output {name!r} the shape {list(output.shape)}")
+    for row in range(rows):
         alone = context.run([{name: array[row : row + 1] for name, array in inputs.items()}]).outputs
         for name, output in together.items():
             if not _same(alone[name], output[row : row + 1]):
                 return Batchability(False, f"a row of output {name!r} changes with the rows beside it")
-    return Batchability(True, f"{_ROWS} rows one by one and together gave the same numbers")
+    return Batchability(True, f"{rows} rows one by one and together gave the same numbers")
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> bool:

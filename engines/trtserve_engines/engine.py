@@ -62,6 +62,11 @@ class Engine(Protocol):
         """The largest number of rows in a batch; None where the engine sets no limit."""
         ...
 
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What else there is to say of it, for those who ask: names and texts."""
+        ...
+
     def create_context(self, *, batched: bool) -> ExecutionContext:
         """A new context for the calling thread.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,7 @@ class OnnxRuntimeEngine:
 
     backend = "onnxruntime"
     max_rows: int | None = None
+    facts: Mapping[str, str] = {}
 
     def __init__(self, session: onnxruntime.InferenceSession, signature: Signature, device: str) -> None:
         self._session = session

@@ -6,7 +6,7 @@ It shares no code with the real ones but passes the same suite.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -31,6 +31,7 @@ class ScriptedEngine:
 
     backend = "scripted"
     device = "cpu"
+    facts: Mapping[str, str] = {}
 
     def __init__(
         self,

@@ -36,7 +36,11 @@ class App:
         _check_backend(config)
         self._credentials = server_credentials(config)
         reactor = AsyncioReactor()
-        self._executors = ThreadPoolExecutor(config.load_threads, "load"), ThreadPoolExecutor(1, "repository")
+        self._executors = (
+            ThreadPoolExecutor(config.load_threads, "load"),
+            ThreadPoolExecutor(1, "repository"),
+            ThreadPoolExecutor(1, "build"),
+        )
         self.registry = Registry(config, reactor, *self._executors)
         self.registry.on_change = self._publish_health
         self.control = ModelControl(config, self.registry, reactor, self._executors[1])

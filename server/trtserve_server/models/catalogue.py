@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from trtserve_engines.options import nearest
+from trtserve_engines.tensorrt.step import Step
 from trtserve_server.errors import ModelNotFound, ModelNotReady, ServerStopping
 from trtserve_server.models.repository import ModelVersion
 from trtserve_server.models.served_model import ServedModel
@@ -31,12 +32,19 @@ class Entry:
     """One version of one model. `model` is there while the state is READY, and UNLOADING until it is drained.
 
     `source` is what `model` was made of, or what could not be loaded. READY with a reason: loading it again failed.
+    `step` says how far the build of the model's engine is, while there is one.
     """
 
     source: ModelVersion
     state: State
     reason: str = ""
     model: ServedModel | None = None
+    step: Step | None = None
+
+    @property
+    def note(self) -> str:
+        """The reason, or how far the model's build is."""
+        return self.reason or (str(self.step) if self.step else "")
 
     @property
     def name(self) -> str:
@@ -116,7 +124,7 @@ class Catalogue:
         if entry.reason == STOPPING:
             return ServerStopping(f"{label} takes no new requests: {STOPPING}; send elsewhere")
         if entry.state is State.LOADING:
-            return ModelNotReady(f"{label} is loading; send again later")
+            return ModelNotReady(f"{label} is loading{f' ({entry.step})' if entry.step else ''}; send again later")
         if entry.state is State.UNLOADING:
             return ModelNotReady(f"{label} takes no new requests: it is being unloaded")
         return ModelNotReady(f"{label} is unavailable: {entry.reason}")

@@ -7,26 +7,50 @@ from __future__ import annotations
 import logging
 import time
 import timeit
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from trtserve_engines.batch_check import Batchability, check_batchable
 from trtserve_engines.config import ConfigError
 from trtserve_engines.engine import Engine, ExecutionContext
 from trtserve_engines.errors import EngineError, EngineNotBuiltError, ExecutionError, ModelFileError
+from trtserve_engines.look_at_machine import look_at_machine
 from trtserve_engines.onnx_model import OnnxModel, read_onnx_model
+from trtserve_engines.open_engine import TensorRtOptions, open_engine
 from trtserve_engines.samples import DYNAMIC_SIZES, sample_inputs
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
+from trtserve_engines.tensorrt.cache_options import CacheOptions
 from trtserve_engines.tensorrt.step import Watch
 from trtserve_protos import dtypes
 from trtserve_protos.errors import DataTypeError
 from trtserve_server.config import ModelConfig, ServerConfig, TensorConfig
-from trtserve_server.models.engines import OpenedModel, open_model
+from trtserve_server.models.placement import place
 from trtserve_server.models.repository import CONFIG_FILES, ModelVersion
 
 log = logging.getLogger(__name__)
+
+
+class PlacedEngine(NamedTuple):
+    """An engine and the number of its instances."""
+
+    engine: Engine
+    instances: int
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model's engines, one per device, and facts about them for those who ask."""
+
+    engines: tuple[PlacedEngine, ...]
+    facts: Mapping[str, str]
+
+    def close(self) -> None:
+        """Frees every engine; their contexts are closed before."""
+        for placed in self.engines:
+            placed.engine.close()
 
 
 @dataclass(frozen=True)
@@ -35,7 +59,7 @@ class LoadedModel:
 
     `max_batch_size` is 0 where requests are never batched. `inline` says that a run is quicker than handing it to
     another thread, so that it is better run by the one that schedules. `facts` say how the model is executed, to those
-    who ask. `successor` loads what is to take this one's place, which takes long; None where nothing is.
+    who ask. `awaits_engine` says that this serves only until the model's TensorRT engine is built.
     """
 
     source: ModelVersion
@@ -45,7 +69,7 @@ class LoadedModel:
     labels: Mapping[str, Sequence[str]]
     inline: bool
     load_s: float
-    successor: Callable[[Watch], LoadedModel] | None = None
+    awaits_engine: bool = False
 
     @property
     def engine(self) -> Engine:
@@ -59,36 +83,33 @@ class LoadedModel:
 
 
 def load_model(source: ModelVersion, server: ServerConfig, watch: Watch) -> LoadedModel:
-    """Loads `source`; a TensorRT engine may have to be built. Raises EngineError with what is wrong and what to do.
+    """Loads `source`. Raises EngineError with what is wrong and what to do.
 
-    Where the CPU is to serve meanwhile, what it serves is loaded, with the engine as its successor.
+    Where a TensorRT engine would have to be built first and `watch` does not allow it, the CPU serves meanwhile, if
+    the server's configuration says so; else EngineNotBuiltError is raised.
     """
     if source.problem:
         raise ModelFileError(source.problem)
     start = time.monotonic()
     model = read_onnx_model(source.path)
     _check_types(model)
+    awaits_engine = False
     try:
-        if server.while_building == "wait":
-            return _finish(source, server, model, open_model(model, source.config, server, watch), start)
         try:
-            opened = open_model(model, source.config, server, replace(watch, may_build=False))
-            return _finish(source, server, model, opened, start)
+            opened = _open_model(model, source.config, server, watch)
         except EngineNotBuiltError as error:
+            if server.while_building == "wait":
+                raise
             log.info("%s/%s: served on the CPU while its engine is built: %s", source.name, source.version, error)
-            opened = open_model(model, _on_cpu(source.config), server, watch)
-            loaded = _finish(source, server, model, opened, start)
-            return replace(loaded, successor=partial(load_model, source, replace(server, while_building="wait")))
+            opened = _open_model(model, _on_cpu(source.config), server, watch)
+            awaits_engine = True
+        return _finish(source, server, model, opened, start, awaits_engine)
     except ConfigError as error:
         raise ConfigError(f"{_config_file(source)}: {error}") from None
 
 
-def _on_cpu(config: ModelConfig) -> ModelConfig:
-    return replace(config, backend="onnxruntime", device="cpu", instance_groups=())
-
-
 def _finish(
-    source: ModelVersion, server: ServerConfig, model: OnnxModel, opened: OpenedModel, start: float
+    source: ModelVersion, server: ServerConfig, model: OnnxModel, opened: OpenedModel, start: float, awaits_engine: bool
 ) -> LoadedModel:
     """Decides on batching and checks the configuration; closes what was opened where that fails."""
     config, engine = source.config, opened.engines[0].engine
@@ -105,7 +126,44 @@ def _finish(
     alone = sum(placed.instances for placed in opened.engines) == 1
     inline = alone and _is_quick(engine, model, max_batch_size, server.inline_run_limit_us / 1e6)
     seconds = time.monotonic() - start
-    return LoadedModel(source, opened, max_batch_size, batch.reason, labels, inline, seconds)
+    return LoadedModel(source, opened, max_batch_size, batch.reason, labels, inline, seconds, awaits_engine)
+
+
+def _open_model(model: OnnxModel, config: ModelConfig, server: ServerConfig, watch: Watch) -> OpenedModel:
+    """Opens what the instances of the model need. Raises EngineError, and leaves nothing open then."""
+    placement = place(config, server, look_at_machine(server.cuda_driver))
+    log.info("%s: backend %s, because %s", model.path, placement.backend, placement.reason)
+    engines: list[PlacedEngine] = []
+    facts = {"backend_reason": placement.reason}
+    try:
+        for gpu, instances in placement.instances.items():
+            engine = open_engine(
+                model,
+                backend=placement.backend,
+                device="cpu" if gpu is None else f"gpu:{gpu}",
+                onnxruntime=config.onnxruntime,
+                tensorrt=_tensorrt_options(config, server),
+                watch=watch,
+            )
+            engines.append(PlacedEngine(engine, instances))
+            facts |= engine.facts
+    except BaseException:
+        OpenedModel(tuple(engines), {}).close()
+        raise
+    return OpenedModel(tuple(engines), facts)
+
+
+def _tensorrt_options(config: ModelConfig, server: ServerConfig) -> TensorRtOptions:
+    """How the model's engine is built: its profiles follow from the batches."""
+    largest = config.max_batch_size or server.default_max_batch_size
+    preferred = max(config.batching.preferred_batch_sizes, default=0)
+    build = replace(config.tensorrt, max_batch_size=largest, preferred_batch_size=min(preferred, largest))
+    cache = CacheOptions(server.engine_cache, server.engine_cache_max_bytes, server.engine_cache_key)
+    return TensorRtOptions(build, cache, server.cuda_driver)
+
+
+def _on_cpu(config: ModelConfig) -> ModelConfig:
+    return replace(config, backend="onnxruntime", device="cpu", instance_groups=())
 
 
 def _max_batch_size(engine: Engine, configured: int | None, server: ServerConfig) -> int:

@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Event
 
+from trtserve_engines.errors import EngineNotBuiltError
+from trtserve_engines.tensorrt.step import Step, Watch
 from trtserve_server.config import ServerConfig
 from trtserve_server.errors import ServerStopping
 from trtserve_server.models.catalogue import STOPPING, UNLOADED, Catalogue, Entry as Entry, State as State
@@ -19,6 +22,7 @@ from trtserve_server.models.loader import LoadedModel, load_model
 from trtserve_server.models.memory import give_back_memory
 from trtserve_server.models.repository import ModelVersion
 from trtserve_server.models.served_model import ServedModel
+from trtserve_server.models.step_reporter import StepReporter
 from trtserve_server.scheduling.reactor import Reactor
 
 log = logging.getLogger(__name__)
@@ -40,15 +44,21 @@ class _Replacement:
 class Registry(Catalogue):
     """The models by name and version. Belongs to the scheduling thread.
 
-    Loading runs in `loading`, freeing in `freeing`, so that it does not wait for what takes long to load.
+    Loading runs in `loading`, freeing in `freeing`, so that it does not wait for what takes long to load, and what
+    has to build an engine first in `building`, one after another: builds side by side spoil each other's timings.
     """
 
-    def __init__(self, config: ServerConfig, reactor: Reactor, loading: Executor, freeing: Executor) -> None:
+    def __init__(
+        self, config: ServerConfig, reactor: Reactor, loading: Executor, freeing: Executor, building: Executor
+    ) -> None:
         super().__init__()
         self._config = config
         self._reactor = reactor
         self._loading = loading
         self._freeing = freeing
+        self._building = building
+        self._cancel_builds = Event()
+        self._awaited: dict[ServedModel, Event] = {}  # what serves until its engine is built, and what ends the build
         self._draining: set[ServedModel] = set()
         self._ended: set[ServedModel] = set()  # drained during the server's end, and not yet freed
         self._on_drained: Callable[[], None] | None = None
@@ -127,8 +137,10 @@ class Registry(Catalogue):
         self._check_drained()
 
     def stop(self) -> None:
-        """Fails what still waits and ends the instances after what they run now."""
+        """Fails what still waits, ends builds, and the instances after what they run now."""
         self._stopping = True
+        for cancel in (self._cancel_builds, *self._awaited.values()):
+            cancel.set()
         for model in self._running():
             model.abort(ServerStopping("the server stopped before the request could run; send it elsewhere"))
             model.stop()
@@ -141,10 +153,57 @@ class Registry(Catalogue):
     def _load(self, replacement: _Replacement, source: ModelVersion) -> None:
         """On a thread of `loading`."""
         try:
-            loaded: LoadedModel | Exception = load_model(source, self._config)
+            loaded: LoadedModel | Exception = load_model(source, self._config, Watch(may_build=False))
+        except EngineNotBuiltError as error:
+            log.info("%s/%s waits for its engine: %s", source.name, source.version, error)
+            self._building.submit(self._build, source, self._cancel_builds, partial(self._loaded, replacement, source))
+            return
         except Exception as error:
             loaded = error
         self._reactor.post(self._loaded, replacement, source, loaded)
+
+    def _build(self, source: ModelVersion, cancel: Event, then: Callable[[LoadedModel | Exception], None]) -> None:
+        """On a thread of `building`."""
+        steps = StepReporter(f"{source.name}/{source.version}", partial(self._reactor.post, self._stepped, source))
+        try:
+            loaded: LoadedModel | Exception = load_model(source, self._config, Watch(steps.report, cancel))
+        except Exception as error:
+            loaded = error
+        self._reactor.post(then, loaded)
+
+    def _stepped(self, source: ModelVersion, step: Step) -> None:
+        entry = self._entries.get(source.name, {}).get(source.version)
+        if entry is not None and (entry.state is State.LOADING or entry.model in self._awaited):
+            entry.step = step
+
+    def _await_engine(self, entry: Entry, model: ServedModel) -> None:
+        """The model serves until its engine is built, which then takes its place."""
+        cancel = self._awaited[model] = Event()
+        then = partial(self._engine_built, entry, model)
+        self._building.submit(self._build, entry.source, cancel, then)
+
+    def _engine_built(self, entry: Entry, model: ServedModel, loaded: LoadedModel | Exception) -> None:
+        if isinstance(loaded, Exception):
+            self._engine_ready(entry, model, None, loaded)
+        else:
+            successor = ServedModel(loaded, self._reactor)
+            successor.start(partial(self._engine_ready, entry, model, successor))
+
+    def _engine_ready(
+        self, entry: Entry, model: ServedModel, successor: ServedModel | None, error: Exception | None
+    ) -> None:
+        was_awaited = self._awaited.pop(model, None) is not None and not self._stopping
+        if was_awaited and error is not None:
+            entry.step = Step(f"the CPU serves on, because its engine failed: {error}")
+            log.error("%s/%s: %s", entry.name, entry.version, entry.step)
+        if not was_awaited or error is not None:
+            if successor is not None:
+                self._free(successor, lambda: None)
+            return
+        entry.model, entry.step = successor, None
+        log.info("%s/%s: its engine is ready and takes the place of the CPU", entry.name, entry.version)
+        self._changed()
+        self._drain(model, partial(self._free, model, lambda: None))
 
     def _loaded(self, replacement: _Replacement, source: ModelVersion, loaded: LoadedModel | Exception) -> None:
         if isinstance(loaded, Exception):
@@ -161,13 +220,17 @@ class Registry(Catalogue):
         entry = self._entries[source.name][source.version]
         if error is None:
             old, entry.model, entry.source = entry.model, model, source
+            entry.step = None
             self._set_state(entry, State.READY)
             log.info("%s/%s is ready", source.name, source.version)
+            if model is not None and model.awaits_engine:
+                self._await_engine(entry, model)
             if old is not None:
                 self._drain(old, partial(self._free, old, lambda: None))
         else:
             if model is not None:
                 self._free(model, lambda: None)
+            entry.step = None
             reason = str(error) or type(error).__name__
             replacement.failures.append(reason)
             self._fail(entry, source, reason)
@@ -220,6 +283,8 @@ class Registry(Catalogue):
 
     def _drain(self, model: ServedModel, then: Callable[[], None]) -> None:
         self._draining.add(model)
+        if cancel := self._awaited.pop(model, None):
+            cancel.set()
 
         def drained() -> None:
             self._draining.discard(model)

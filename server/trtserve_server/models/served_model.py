@@ -67,6 +67,11 @@ class ServedModel:
         return self._loaded.opened.facts
 
     @property
+    def awaits_engine(self) -> bool:
+        """Whether it serves only until the model's TensorRT engine is built."""
+        return self._loaded.awaits_engine
+
+    @property
     def max_batch_size(self) -> int:
         """The most rows in a batch; 0 where requests are never batched."""
         return self._loaded.max_batch_size
