@@ -72,7 +72,7 @@ class App:
     async def start(self) -> None:
         """Listens, not yet ready; loads and warms up every model; is ready. Raises ConfigError."""
         if self.config.http_address:
-            self._metrics = MetricsServer(self.config.http_address, self.registry.models)
+            self._metrics = MetricsServer(self.config.http_address, self.registry.models, self.registry.builds)
         self._server = self._make_server()
         await self._server.start()
         loaded = asyncio.Event()

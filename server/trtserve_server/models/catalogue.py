@@ -11,6 +11,7 @@ from enum import Enum
 from trtserve_engines.options import nearest
 from trtserve_engines.tensorrt.step import Step
 from trtserve_server.errors import ModelNotFound, ModelNotReady, ServerStopping
+from trtserve_server.metrics import Build
 from trtserve_server.models.repository import ModelVersion
 from trtserve_server.models.served_model import ServedModel
 
@@ -104,6 +105,11 @@ class Catalogue:
     def models(self) -> list[ServedModel]:
         """Every model that has instances."""
         return [entry.model for entry in self.entries() if entry.model is not None]
+
+    def builds(self) -> list[Build]:
+        """The engines that are being built, or are waited for. From any thread."""
+        steps = [(entry, entry.step) for entry in self.entries()]
+        return [Build(entry.name, entry.version, (step.percent or 0.0) / 100) for entry, step in steps if step]
 
     def _set_state(self, entry: Entry, state: State, reason: str = "") -> None:
         entry.state, entry.reason = state, reason

@@ -17,8 +17,11 @@ PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}
 """Triton's names of the backends."""
 
 
-def model_metadata(model: ServedModel, versions: Sequence[str]) -> ModelMetadataResponse:
-    """Names, datatypes and shapes; how the model is served stands in the parameters."""
+def model_metadata(model: ServedModel, versions: Sequence[str], building: str) -> ModelMetadataResponse:
+    """Names, datatypes and shapes; how the model is served stands in the parameters.
+
+    `building` says how far the engine is that is to take the model's place; "" where none is.
+    """
     response = oip.ModelMetadataResponse(
         name=model.name, versions=versions, platform=PLATFORMS.get(model.backend, model.backend)
     )
@@ -30,6 +33,8 @@ def model_metadata(model: ServedModel, versions: Sequence[str]) -> ModelMetadata
     response.parameters["device"].string_param = model.device
     for name, text in model.facts.items():
         response.parameters[name].string_param = text
+    if building:
+        response.parameters["building"].string_param = building
     response.parameters["instances"].int64_param = model.instances
     response.parameters["max_batch_size"].int64_param = model.max_batch_size
     response.parameters["batching_reason"].string_param = model.batching_reason

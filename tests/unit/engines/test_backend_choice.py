@@ -19,6 +19,8 @@ BOTH = Machine((GPU, GPU))
 PLAIN_GPU = Machine((GPU, GPU), tensorrt_problem=NO_TENSORRT, onnxruntime_cuda_problem=NO_CUDA)
 CUDA_ONLY = Machine((GPU, GPU), tensorrt_problem=NO_TENSORRT)
 ASKED = "it was asked for"
+TRT_ASKED = "backend tensorrt was asked for"
+ORT_ASKED = "backend onnxruntime was asked for on the device"
 
 
 @pytest.mark.parametrize(
@@ -29,17 +31,17 @@ ASKED = "it was asked for"
         (FULL, "auto", "auto", Choice("tensorrt", (0, 1), "there are a GPU and TensorRT")),
         (BARE, "auto", "cpu", Choice("onnxruntime", (), "the device cpu was asked for")),
         (FULL, "auto", "cpu", Choice("onnxruntime", (), "the device cpu was asked for")),
-        (FULL, "auto", "gpu", Choice("tensorrt", (0, 1), "the device gpu was asked for")),
-        (FULL, "auto", "gpu:1", Choice("tensorrt", (1,), "the device gpu:1 was asked for")),
+        (FULL, "auto", "gpu", Choice("tensorrt", (0, 1), "device gpu was asked for")),
+        (FULL, "auto", "gpu:1", Choice("tensorrt", (1,), "device gpu:1 was asked for")),
         (CUDA_ONLY, "auto", "gpu:1,0", Choice("onnxruntime", (1, 0), f"TensorRT cannot be used: {NO_TENSORRT}")),
-        (FULL, "tensorrt", "auto", Choice("tensorrt", (0, 1), ASKED)),
-        (FULL, "tensorrt", "gpu", Choice("tensorrt", (0, 1), ASKED)),
-        (FULL, "tensorrt", "gpu:1", Choice("tensorrt", (1,), ASKED)),
+        (FULL, "tensorrt", "auto", Choice("tensorrt", (0, 1), TRT_ASKED)),
+        (FULL, "tensorrt", "gpu", Choice("tensorrt", (0, 1), TRT_ASKED)),
+        (FULL, "tensorrt", "gpu:1", Choice("tensorrt", (1,), TRT_ASKED)),
         (BARE, "onnxruntime", "auto", Choice("onnxruntime", (), ASKED)),
         (FULL, "onnxruntime", "auto", Choice("onnxruntime", (), ASKED)),
         (FULL, "onnxruntime", "cpu", Choice("onnxruntime", (), "the device cpu was asked for")),
-        (BOTH, "onnxruntime", "gpu", Choice("onnxruntime", (0, 1), ASKED)),
-        (BOTH, "onnxruntime", "gpu:0", Choice("onnxruntime", (0,), ASKED)),
+        (BOTH, "onnxruntime", "gpu", Choice("onnxruntime", (0, 1), f"{ORT_ASKED} gpu")),
+        (BOTH, "onnxruntime", "gpu:0", Choice("onnxruntime", (0,), f"{ORT_ASKED} gpu:0")),
     ],
 )
 def test_what_serves_where_and_why(machine, backend, device, choice):
@@ -49,21 +51,16 @@ def test_what_serves_where_and_why(machine, backend, device, choice):
 @pytest.mark.parametrize(
     ("machine", "backend", "device", "message"),
     [
-        (BARE, "tensorrt", "auto", f"a GPU was asked for, but {NO_GPU}; use --device cpu or --device auto"),
-        (BARE, "tensorrt", "gpu:0", f"a GPU was asked for, but {NO_GPU}"),
-        (BARE, "auto", "gpu", f"a GPU was asked for, but {NO_GPU}"),
-        (BARE, "onnxruntime", "gpu", f"a GPU was asked for, but {NO_GPU}"),
-        (
-            PLAIN_GPU,
-            "tensorrt",
-            "auto",
-            f"backend tensorrt was asked for, but {NO_TENSORRT}; use --backend onnxruntime",
-        ),
+        (BARE, "tensorrt", "auto", f"{TRT_ASKED}, but {NO_GPU}; use --backend onnxruntime or --backend auto"),
+        (BARE, "tensorrt", "gpu:0", f"{TRT_ASKED}, but {NO_GPU}"),
+        (BARE, "auto", "gpu", f"device gpu was asked for, but {NO_GPU}"),
+        (BARE, "onnxruntime", "gpu:0", f"{ORT_ASKED} gpu:0, but {NO_GPU}"),
+        (PLAIN_GPU, "tensorrt", "auto", f"{TRT_ASKED}, but {NO_TENSORRT}; use --backend onnxruntime"),
         (PLAIN_GPU, "auto", "gpu", f"device gpu was asked for, but {NO_TENSORRT}, and {NO_CUDA}"),
-        (FULL, "onnxruntime", "gpu", f"backend onnxruntime was asked for on a GPU, but {NO_CUDA}; install"),
+        (FULL, "onnxruntime", "gpu", f"{ORT_ASKED} gpu, but {NO_CUDA}; install"),
         (FULL, "tensorrt", "cpu", "backend tensorrt was asked for on the device cpu"),
-        (FULL, "tensorrt", "gpu:2", "device gpu:2 was asked for, but this machine has gpu:0 to gpu:1"),
-        (Machine((GPU,)), "auto", "gpu:1", "this machine has only gpu:0"),
+        (FULL, "tensorrt", "gpu:2", f"{TRT_ASKED}, but this machine has gpu:0 to gpu:1 and no gpu:2"),
+        (Machine((GPU,)), "auto", "gpu:1", "device gpu:1 was asked for, but this machine has only gpu:0"),
     ],
 )
 def test_what_was_asked_for_by_name_is_never_replaced(machine, backend, device, message):
