@@ -17,7 +17,7 @@ def look_at_machine(cuda_driver: str) -> Machine:
         gpus = open_driver(cuda_driver).gpus()
     except BackendUnavailableError as error:
         return Machine(gpu_problem=str(error))
-    from trtserve_engines.onnxruntime_engine import cuda_provider_problem
+    from trtserve_engines.onnxruntime_cuda import cuda_provider_problem
 
     return Machine(
         gpus=tuple(gpu.identity for gpu in gpus),

@@ -1,4 +1,4 @@
-"""ONNX Runtime behind the Engine protocol: one session on the CPU or a GPU, shared by every context.
+"""ONNX Runtime behind the Engine protocol: one session on the CPU, shared by every context.
 
 A context copies the rows of a batch once into its staging buffers, which stay bound to the session; outputs whose
 shape is known beforehand are written into staging as well and leave it by one copy.
@@ -18,7 +18,9 @@ import numpy as np
 from trtserve_engines.config import OnnxRuntimeOptions
 from trtserve_engines.engine import Arrays, BatchResult
 from trtserve_engines.errors import BackendUnavailableError, ExecutionError, ModelFileError
+from trtserve_engines.import_onnxruntime import import_onnxruntime
 from trtserve_engines.onnx_model import OnnxModel
+from trtserve_engines.onnxruntime_cuda import open_cuda_session
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
 from trtserve_engines.staging import StagingBuffer, gather, gathered_shape
 
@@ -27,23 +29,6 @@ if TYPE_CHECKING:
 
 _BFLOAT16_ELEMENT_TYPE = 16
 _MAX_BINDINGS = 64
-CUDA_PROVIDER = "CUDAExecutionProvider"
-
-
-def _import_onnxruntime() -> Any:
-    # Builds for Linux carry telemetry since 1.30; it reads this when it is loaded.
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    import onnxruntime
-
-    return onnxruntime
-
-
-def cuda_provider_problem() -> str:
-    """Why ONNX Runtime cannot execute on a GPU, "" where it has what it takes. Loads ONNX Runtime."""
-    ort = _import_onnxruntime()
-    if CUDA_PROVIDER in ort.get_available_providers():
-        return ""
-    return f"the installed ONNX Runtime {ort.__version__} has no CUDA provider"
 
 
 class OnnxRuntimeEngine:
@@ -53,38 +38,31 @@ class OnnxRuntimeEngine:
     max_rows: int | None = None
     facts: Mapping[str, str] = {}
 
-    def __init__(self, session: onnxruntime.InferenceSession, signature: Signature, device: str) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, signature: Signature, device: str = "cpu") -> None:
         self._session = session
         self.signature = signature
         self.device = device
 
     @classmethod
     def load(cls, model: OnnxModel, options: OnnxRuntimeOptions, *, gpu: int | None = None) -> OnnxRuntimeEngine:
-        """Loads the model on the CPU, or on the GPU of this number by the CUDA provider.
+        """Loads the model on the CPU, or on the GPU of this number.
 
-        Raises ModelFileError with ONNX Runtime's own reason where it refuses, BackendUnavailableError where it
-        cannot use the GPU.
+        Raises ModelFileError with ONNX Runtime's own reason where it refuses, BackendUnavailableError where it cannot
+        use the GPU.
         """
-        ort = _import_onnxruntime()
-        if gpu is not None and (problem := cuda_provider_problem()):
-            raise BackendUnavailableError(f"gpu:{gpu} cannot be used: {problem}; install onnxruntime-gpu in its place")
-        providers: list[Any] = [] if gpu is None else [(CUDA_PROVIDER, {"device_id": gpu})]
+        ort = import_onnxruntime()
+        settings = _session_options(ort, options)
         try:
-            session = ort.InferenceSession(
-                os.fspath(model.path),
-                _session_options(ort, options),
-                providers=[*providers, "CPUExecutionProvider"],
-            )
+            if gpu is not None:
+                return cls(open_cuda_session(model.path, settings, gpu), model.signature, f"gpu:{gpu}")
+            session = ort.InferenceSession(os.fspath(model.path), settings, providers=["CPUExecutionProvider"])
+        except BackendUnavailableError:
+            raise
         except Exception as error:  # its exceptions share no base class
             raise ModelFileError(
                 f"ONNX Runtime {ort.__version__} cannot load {model.path}: {_one_line(error)}"
             ) from error
-        if gpu is not None and CUDA_PROVIDER not in session.get_providers():  # it only warns and takes the CPU
-            raise BackendUnavailableError(
-                f"ONNX Runtime {ort.__version__} cannot use gpu:{gpu}: its CUDA provider does not start, most often"
-                " because CUDA's or cuDNN's libraries are missing; its own lines in the log say which"
-            )
-        return cls(session, model.signature, "cpu" if gpu is None else f"gpu:{gpu}")
+        return cls(session, model.signature)
 
     def create_context(self, *, batched: bool) -> OnnxRuntimeContext:
         """A context for the calling thread; see Engine."""
@@ -235,7 +213,7 @@ def _known_shape(spec: TensorSpec, rows: int | None) -> tuple[int, ...] | None:
 
 
 def _ort_value(array: np.ndarray) -> Any:
-    ort = _import_onnxruntime()
+    ort = import_onnxruntime()
     if array.dtype.name == "bfloat16":  # numpy does not know it, so neither do ONNX Runtime's conversions
         return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), _BFLOAT16_ELEMENT_TYPE)
     return ort.OrtValue.ortvalue_from_numpy(array)
