@@ -59,8 +59,11 @@ class OnnxModel:
 
     def digest(self) -> str:
         """SHA-256, in hex, over the digests of the file and of all its external data. Reads only the latter."""
-        digests = [self.file_sha256, *map(_file_sha256, self.external_files)]
-        return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+        return _joined(self.file_sha256, *map(_file_sha256, self.external_files))
+
+    def digest_now(self) -> str:
+        """The digest of what the files hold now, which is another one where they were changed. Reads all of them."""
+        return _joined(*map(_file_sha256, (self.path, *self.external_files)))
 
 
 def read_onnx_model(path: Path) -> OnnxModel:
@@ -75,6 +78,10 @@ def read_onnx_model(path: Path) -> OnnxModel:
         external_files=tuple(_external_files(model, path)),
         file_sha256=hashlib.sha256(data).hexdigest(),
     )
+
+
+def _joined(*digests: str) -> str:
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def _file_sha256(path: Path) -> str:

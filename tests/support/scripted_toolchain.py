@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from trtserve_engines.device import GpuIdentity
-from trtserve_engines.errors import PlanRefusedError
+from trtserve_engines.errors import PlanError
 from trtserve_engines.scripted_engine import ScriptedEngine
 from trtserve_engines.tensorrt.step import Step
 
@@ -48,7 +48,7 @@ class ScriptedToolchain:
 
     def load(self, plan):
         if bytes(plan) in self.refused:
-            raise PlanRefusedError("TensorRT does not take the plan")
+            raise PlanError("TensorRT does not take the plan")
         self.engines.append(ScriptedEngine(getattr(self, "signature", None)))
         return self.engines[-1]
 

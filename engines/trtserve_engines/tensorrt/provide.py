@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from mmap import mmap
 from typing import Any, Protocol
 
 from trtserve_engines.device import GpuIdentity
@@ -18,7 +19,8 @@ from trtserve_engines.errors import (
     DamagedEntryError,
     EngineCacheError,
     EngineNotBuiltError,
-    PlanRefusedError,
+    ModelFileError,
+    PlanError,
 )
 from trtserve_engines.onnx_model import OnnxModel
 from trtserve_engines.tensorrt.build_config import BuildConfig
@@ -45,12 +47,12 @@ class Toolchain(Protocol):
         """What will rewrite the graph: the tool and its version. Runs nothing."""
         ...
 
-    def build(self, model: OnnxModel, config: BuildConfig, watch: Watch) -> bytes:
+    def build(self, model: OnnxModel, config: BuildConfig, watch: Watch) -> bytes | mmap:
         """Rewrites the graph and builds it in a child process. Raises BuildCancelledError where that was wished."""
         ...
 
-    def load(self, plan: Any) -> Engine:
-        """Deserialises a plan, any buffer. Raises PlanRefusedError where TensorRT does not take it."""
+    def load(self, plan: bytes | mmap) -> Engine:
+        """Deserialises a plan, any buffer. Raises PlanError where TensorRT does not take it."""
         ...
 
     def check(self, model: OnnxModel, config: BuildConfig, engine: Engine) -> Mapping[str, Any]:
@@ -114,7 +116,7 @@ def _from_cache(key: EngineKey, toolchain: Toolchain, cache: EngineCache, *, set
         if stored is None:
             return None
         return ProvidedEngine(toolchain.load(stored.plan), stored.sidecar, from_cache=True)
-    except (DamagedEntryError, PlanRefusedError) as error:
+    except (DamagedEntryError, PlanError) as error:
         if set_aside:
             target = cache.set_aside(key.digest, str(error))
             log.warning("%s; it was moved to %s and is built again", error, target)
@@ -132,6 +134,8 @@ def _build(
     started = time.monotonic()
     plan = toolchain.build(model, config, watch)
     build_s = time.monotonic() - started
+    if model.digest_now() != key.model:
+        raise ModelFileError(f"{model.path} changed while its engine was built; load it again")
     engine = toolchain.load(plan)
     try:
         watch.on_step(Step("checking its accuracy"))
@@ -155,7 +159,7 @@ def _build(
     return ProvidedEngine(engine, sidecar, from_cache=False, problem=_kept(key, plan, sidecar, cache))
 
 
-def _kept(key: EngineKey, plan: bytes, sidecar: Sidecar, cache: EngineCache) -> str:
+def _kept(key: EngineKey, plan: bytes | mmap, sidecar: Sidecar, cache: EngineCache) -> str:
     """Publishes; what keeps the engine out of the cache, which is no reason not to serve it."""
     try:
         cache.publish(key, plan, sidecar)

@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
-from threading import Event
 
 from trtserve_engines.errors import EngineNotBuiltError
-from trtserve_engines.tensorrt.step import Step, Watch
+from trtserve_engines.tensorrt.step import Cancel, Step, Watch
 from trtserve_server.config import ServerConfig
 from trtserve_server.errors import ServerStopping
 from trtserve_server.models.catalogue import STOPPING, UNLOADED, Catalogue, Entry as Entry, State as State
@@ -57,8 +56,8 @@ class Registry(Catalogue):
         self._loading = loading
         self._freeing = freeing
         self._building = building
-        self._cancel_builds = Event()
-        self._awaited: dict[ServedModel, Event] = {}  # what serves until its engine is built, and what ends the build
+        self._cancel_builds = Cancel()
+        self._awaited: dict[ServedModel, Cancel] = {}  # what serves until its engine is built, and what ends the build
         self._draining: set[ServedModel] = set()
         self._ended: set[ServedModel] = set()  # drained during the server's end, and not yet freed
         self._on_drained: Callable[[], None] | None = None
@@ -162,7 +161,7 @@ class Registry(Catalogue):
             loaded = error
         self._reactor.post(self._loaded, replacement, source, loaded)
 
-    def _build(self, source: ModelVersion, cancel: Event, then: Callable[[LoadedModel | Exception], None]) -> None:
+    def _build(self, source: ModelVersion, cancel: Cancel, then: Callable[[LoadedModel | Exception], None]) -> None:
         """On a thread of `building`."""
         steps = StepReporter(f"{source.name}/{source.version}", partial(self._reactor.post, self._stepped, source))
         try:
@@ -178,7 +177,7 @@ class Registry(Catalogue):
 
     def _await_engine(self, entry: Entry, model: ServedModel) -> None:
         """The model serves until its engine is built, which then takes its place."""
-        cancel = self._awaited[model] = Event()
+        cancel = self._awaited[model] = Cancel()
         then = partial(self._engine_built, entry, model)
         self._building.submit(self._build, entry.source, cancel, then)
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from trtserve_engines.tensorrt.step import Step
+from trtserve_engines.tensorrt.step import Milestones, Step
 
 log = logging.getLogger(__name__)
-
-_LOGGED_PERCENT = 10
 
 
 class StepReporter:
@@ -19,7 +17,7 @@ class StepReporter:
         self._name = name
         self._post = post
         self._posted = ""
-        self._logged: tuple[str, int] | None = None
+        self._milestones = Milestones()
 
     def report(self, step: Step) -> None:
         """Takes a step."""
@@ -28,7 +26,5 @@ class StepReporter:
             return
         self._posted = text
         self._post(step)
-        tenth = step.name, int((step.percent or 0) // _LOGGED_PERCENT)
-        if tenth != self._logged:
-            self._logged = tenth
+        if self._milestones.is_new(step):
             log.info("%s: %s", self._name, text)

@@ -12,12 +12,12 @@ import pytest
 
 from tests.models import make_models as models
 from tests.support.scripted_toolchain import GPU, PLAN, ScriptedToolchain
-from trtserve_engines.errors import BuildCancelledError, EngineError, EngineNotBuiltError
+from trtserve_engines.errors import BuildCancelledError, EngineError, EngineNotBuiltError, ModelFileError
 from trtserve_engines.onnx_model import read_onnx_model
 from trtserve_engines.tensorrt.build_config import BuildConfig
 from trtserve_engines.tensorrt.engine_cache import EngineCache
 from trtserve_engines.tensorrt.provide import provide_engine
-from trtserve_engines.tensorrt.step import Step, Watch
+from trtserve_engines.tensorrt.step import Cancel, Step, Watch
 
 WAIT_S = 60
 
@@ -112,6 +112,13 @@ def test_where_no_build_is_allowed_only_what_is_cached_is_opened(model, cache):
     assert provide_engine(model, BuildConfig(), ScriptedToolchain(), cache, asked).from_cache
 
 
+def test_a_model_that_changes_while_it_is_built_is_not_kept_under_its_old_digest(model, cache):
+    toolchain = ScriptedToolchain(on_build=lambda: model.path.write_bytes(b"other"))
+    with pytest.raises(ModelFileError, match="changed while its engine was built"):
+        provide_engine(model, BuildConfig(), toolchain, cache, Watch())
+    assert cache.entries() == []
+
+
 @pytest.mark.parametrize("stage", ["on_build", "on_check"])
 def test_what_fails_is_not_kept_and_frees_its_engine(model, cache, stage):
     def fail():
@@ -172,7 +179,7 @@ def test_of_many_at_once_one_builds(model, cache):
 
 
 def test_waiting_for_another_ones_build_can_be_cancelled(model, cache):
-    building, end, cancel = Event(), Event(), Event()
+    building, end, cancel = Event(), Event(), Cancel()
     toolchain = ScriptedToolchain(on_build=lambda: (building.set(), end.wait(WAIT_S)))
     thread = Thread(target=provide_engine, args=(model, BuildConfig(), toolchain, cache, Watch()))
     thread.start()
