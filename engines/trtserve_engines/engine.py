@@ -6,7 +6,7 @@ The words are TensorRT's. For ONNX Runtime the engine is the session and a conte
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -36,6 +36,27 @@ class ExecutionContext(Protocol):
 
     def close(self) -> None:
         """Gives back what the context holds. Called once, on the thread that made it."""
+        ...
+
+
+class PipelinedContext(ExecutionContext, Protocol):
+    """A context that can have several batches on their way: while one computes, the next is copied to the device.
+
+    `launch` may be called `depth` times before the first `collect`; batches are collected in the order of their
+    launch. `run` is a launch and its collect. All of it on the thread that made the context.
+    """
+
+    depth: int
+
+    def launch(self, parts: Sequence[Arrays]) -> Any:
+        """Starts a batch and returns at once with what `collect` takes; raises as `run` does.
+
+        The parts need to live only until this returns.
+        """
+        ...
+
+    def collect(self, pending: Any) -> BatchResult:
+        """Waits for a batch that was launched; raises ExecutionError where it failed."""
         ...
 
 

@@ -11,6 +11,8 @@
     ├── BuildError                 an engine could not be built
     │   ├── UnsupportedModelError  the graph has operators or types that TensorRT's parser refuses
     │   └── BuildCancelledError    somebody ended the build
+    ├── PlanError                  a plan that is damaged, or that this TensorRT on this GPU cannot run: build it again
+    ├── DeviceMemoryError          the device has too little free memory for what is to be loaded
     ├── RecipeError                the graph could not be rewritten to the wanted precision
     ├── AccuracyError              an engine's outputs are too far from the model's
     ├── SignatureError             arrays that do not fit the model's inputs (the caller's mistake)
@@ -67,6 +69,14 @@ class UnsupportedModelError(BuildError):
 
 class BuildCancelledError(BuildError):
     """Somebody ended the build."""
+
+
+class PlanError(EngineError):
+    """A plan that is damaged, or that this TensorRT on this GPU cannot run: build it again."""
+
+
+class DeviceMemoryError(EngineError):
+    """The device has too little free memory for what is to be loaded."""
 
 
 class RecipeError(EngineError):

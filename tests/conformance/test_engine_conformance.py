@@ -17,6 +17,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.models import make_models as models
+from tests.support.tensorrt_engines import open_tensorrt
 from trtserve_engines.config import OnnxRuntimeOptions
 from trtserve_engines.engine import Engine
 from trtserve_engines.errors import ExecutionError
@@ -41,10 +42,36 @@ def open_onnxruntime(model, compute):
     return open_engine(model, backend="onnxruntime", device="cpu", onnxruntime=OnnxRuntimeOptions(intra_op_threads=1))
 
 
+def open_tensorrt_with(cuda_driver):
+    return lambda model, compute: open_tensorrt(model, cuda_driver)
+
+
+TENSORRT_LACKS = {
+    **{f"identity {name}": "TensorRT has no such type" for name in ("UINT16", "UINT32", "UINT64", "INT16", "DOUBLE")},
+    "identity STRING": "TensorRT has no strings",
+    "fails on data": "a GPU checks no indices: what happens then is undefined",
+}
+
+
+def tensorrt(cuda_driver):
+    return Backend(open_tensorrt_with(cuda_driver), "tensorrt", "gpu:0", TENSORRT_LACKS)
+
+
 BACKENDS = {
     "scripted": Backend(lambda model, compute: ScriptedEngine(model.signature, compute), "scripted"),
     "onnxruntime": Backend(open_onnxruntime, "onnxruntime"),
+    "tensorrt-11-cuda-bindings-simulated": tensorrt("cuda-bindings"),
+    "tensorrt-10-pycuda-simulated": tensorrt("pycuda"),
 }
+SIMULATED_VERSIONS = {"tensorrt-11-cuda-bindings-simulated": "11.4", "tensorrt-10-pycuda-simulated": "10.16"}
+
+
+def on_its_own_ground(name):
+    """A simulated backend runs in a child process, with one generation of TensorRT."""
+    version = SIMULATED_VERSIONS.get(name)
+    marks = [pytest.mark.simulated(SIMULATED_TENSORRT_VERSION=version)] if version else []
+    return pytest.param(name, marks=marks)
+
 
 # ---- the cases ----
 
@@ -123,7 +150,7 @@ rows_of_a_batch = pytest.mark.parametrize(
 # ---- the machinery ----
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=map(on_its_own_ground, BACKENDS))
 def backend(request):
     return BACKENDS[request.param]
 

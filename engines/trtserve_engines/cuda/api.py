@@ -201,6 +201,13 @@ class Device(Protocol):
         """Ends the use of the GPU by the one who opened it. Called once per open, on the same thread."""
         ...
 
+    def abandon(self) -> None:
+        """Instead of `close` where the device is lost: no call that could wait for it.
+
+        What was made of the device must not be freed after this; it goes when the process does.
+        """
+        ...
+
 
 class Driver(Protocol):
     """A Python package that calls the CUDA driver. One per process; shared by all threads."""

@@ -169,9 +169,9 @@ class BindingsStream:
 class BindingsDevice:
     """See Device."""
 
-    def __init__(self, index: int, close: Callable[[], None]) -> None:
+    def __init__(self, index: int, threads: DevicesOfThreads[BindingsDevice]) -> None:
         self.index = index
-        self.close = close
+        self._threads = threads
         self._device = _check("cuDeviceGet", cuda.cuDeviceGet(index))
         context = _check("cuDevicePrimaryCtxRetain", cuda.cuDevicePrimaryCtxRetain(self._device))
         _check("cuCtxPushCurrent", cuda.cuCtxPushCurrent(context))
@@ -180,6 +180,15 @@ class BindingsDevice:
         """Undoes what the constructor did; on the same thread."""
         _check("cuCtxPopCurrent", cuda.cuCtxPopCurrent())
         _check("cuDevicePrimaryCtxRelease", cuda.cuDevicePrimaryCtxRelease(self._device))
+
+    def close(self) -> None:
+        """See Device."""
+        self._threads.close()
+
+    def abandon(self) -> None:
+        """See Device."""
+        self._threads.forget()
+        cuda.cuCtxPopCurrent()
 
     def memory(self) -> Memory:
         """See Device."""
@@ -239,7 +248,7 @@ class BindingsDriver:
         return self._devices.open(index)
 
     def _start(self, index: int) -> BindingsDevice:
-        return BindingsDevice(index, self._devices.close)
+        return BindingsDevice(index, self._devices)
 
 
 def _describe(index: int, driver_version: int) -> GpuInfo:

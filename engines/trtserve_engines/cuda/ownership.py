@@ -51,3 +51,8 @@ class DevicesOfThreads(Generic[Opened]):
         if here.opens == 0:
             device, here.device = here.device, None
             self._end(device)
+
+    def forget(self) -> None:
+        """Takes back every `open` of the calling thread; the device is ended by whoever calls this."""
+        self._here.device = None
+        self._here.opens = 0

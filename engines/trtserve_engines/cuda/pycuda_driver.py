@@ -16,6 +16,7 @@ import pycuda.driver as cuda
 from trtserve_engines.cuda.api import NON_BLOCKING, Event, GpuInfo, Graph, Memory, PinnedBuffer, Stream
 from trtserve_engines.cuda.driver_library import DriverLibrary
 from trtserve_engines.cuda.errors import CudaError
+from trtserve_engines.cuda.immortal import keep_for_good
 from trtserve_engines.cuda.ownership import DevicesOfThreads
 from trtserve_engines.device import GpuIdentity
 
@@ -175,9 +176,9 @@ class PycudaDevice:
     """See Device."""
 
     @_raising_cuda_errors
-    def __init__(self, index: int, close: Callable[[], None]) -> None:
+    def __init__(self, index: int, threads: DevicesOfThreads[PycudaDevice]) -> None:
         self.index = index
-        self.close = close
+        self._threads = threads
         self._context = cuda.Device(index).retain_primary_context()
         self._context.push()
 
@@ -188,6 +189,16 @@ class PycudaDevice:
         self._context.detach()
         # pycuda takes detaching for popping too, which is true of contexts that it made itself, not of primary ones.
         _library.pop_if_current(context)
+
+    def close(self) -> None:
+        """See Device."""
+        self._threads.close()
+
+    def abandon(self) -> None:
+        """See Device. A thread that ends with a context on pycuda's stack takes the process with it."""
+        self._threads.forget()
+        cuda.Context.pop()
+        keep_for_good(self._context)
 
     @_raising_cuda_errors
     def memory(self) -> Memory:
@@ -247,7 +258,7 @@ class PycudaDriver:
         return self._devices.open(index)
 
     def _start(self, index: int) -> PycudaDevice:
-        return PycudaDevice(index, self._devices.close)
+        return PycudaDevice(index, self._devices)
 
 
 def _describe(index: int, driver_version: int) -> GpuInfo:
