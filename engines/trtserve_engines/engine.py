@@ -27,10 +27,11 @@ class BatchResult(NamedTuple):
 class ExecutionContext(Protocol):
     """Runs batches, one at a time, on the thread that made it."""
 
-    def run(self, parts: Sequence[Arrays]) -> BatchResult:
+    def run(self, parts: Sequence[Arrays], threads: int = 0) -> BatchResult:
         """Runs the rows of all `parts` as one batch, in their order; raises ExecutionError.
 
         The parts fit the signature (checked before), are read-only and need to live only until this returns.
+        `threads` is one of the engine's `thread_choices`, or 0 for what the engine thinks best for a lone run.
         """
         ...
 
@@ -86,6 +87,11 @@ class Engine(Protocol):
     @property
     def facts(self) -> Mapping[str, str]:
         """What else there is to say of it, for those who ask: names and texts."""
+        ...
+
+    @property
+    def thread_choices(self) -> tuple[int, ...]:
+        """Numbers of threads that a run may be given, rising; empty where that is not for others to choose."""
         ...
 
     def create_context(self, *, batched: bool) -> ExecutionContext:

@@ -7,7 +7,6 @@
     ├── EngineCacheError           the engine cache's folder cannot be trusted, read or written
     │   └── DamagedEntryError      an entry that is not what was published
     ├── EngineNotBuiltError        the engine would have to be built, and that was not wanted
-    ├── PlanError                  a plan that is damaged, or that this TensorRT on this GPU cannot run: build it again
     ├── BuildError                 an engine could not be built
     │   ├── UnsupportedModelError  the graph has operators or types that TensorRT's parser refuses
     │   └── BuildCancelledError    somebody ended the build
@@ -49,10 +48,6 @@ class DamagedEntryError(EngineCacheError):
 
 class EngineNotBuiltError(EngineError):
     """The engine would have to be built, and that was not wanted."""
-
-
-class PlanError(EngineError):
-    """A plan that is damaged, or that this TensorRT on this GPU cannot run: build it again."""
 
 
 class BuildError(EngineError):

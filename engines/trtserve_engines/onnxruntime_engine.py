@@ -1,4 +1,4 @@
-"""ONNX Runtime behind the Engine protocol: one session on the CPU, shared by every context.
+"""ONNX Runtime behind the Engine protocol: the sessions of one model, shared by every context.
 
 A context copies the rows of a batch once into its staging buffers, which stay bound to the session; outputs whose
 shape is known beforehand are written into staging as well and leave it by one copy.
@@ -7,7 +7,6 @@ shape is known beforehand are written into staging as well and leave it by one c
 from __future__ import annotations
 
 import math
-import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from time import perf_counter_ns
@@ -17,10 +16,10 @@ import numpy as np
 
 from trtserve_engines.config import OnnxRuntimeOptions
 from trtserve_engines.engine import Arrays, BatchResult
-from trtserve_engines.errors import BackendUnavailableError, ExecutionError, ModelFileError
+from trtserve_engines.errors import ExecutionError
 from trtserve_engines.import_onnxruntime import import_onnxruntime
 from trtserve_engines.onnx_model import OnnxModel
-from trtserve_engines.onnxruntime_cuda import open_cuda_session
+from trtserve_engines.onnxruntime_sessions import Sessions, one_line, open_sessions
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
 from trtserve_engines.staging import StagingBuffer, gather, gathered_shape
 
@@ -28,20 +27,27 @@ if TYPE_CHECKING:
     import onnxruntime
 
 _BFLOAT16_ELEMENT_TYPE = 16
-_MAX_BINDINGS = 64
+_MAX_BINDINGS = 128
+
+Shapes = tuple[tuple[int, ...], ...]
 
 
 class OnnxRuntimeEngine:
-    """One InferenceSession. Its run is thread-safe, so contexts on any number of threads share it."""
+    """The sessions of one model, by the number of their threads. Runs are thread-safe, so all contexts share them."""
 
     backend = "onnxruntime"
     max_rows: int | None = None
     facts: Mapping[str, str] = {}
 
-    def __init__(self, session: onnxruntime.InferenceSession, signature: Signature, device: str = "cpu") -> None:
-        self._session = session
+    def __init__(self, sessions: Sessions, signature: Signature, device: str) -> None:
+        self._sessions = sessions
         self.signature = signature
         self.device = device
+
+    @property
+    def thread_choices(self) -> tuple[int, ...]:
+        """See Engine: several where the configuration leaves the number of threads open."""
+        return tuple(sorted(self._sessions)) if len(self._sessions) > 1 else ()
 
     @classmethod
     def load(cls, model: OnnxModel, options: OnnxRuntimeOptions, *, gpu: int | None = None) -> OnnxRuntimeEngine:
@@ -50,64 +56,54 @@ class OnnxRuntimeEngine:
         Raises ModelFileError with ONNX Runtime's own reason where it refuses, BackendUnavailableError where it cannot
         use the GPU.
         """
-        ort = import_onnxruntime()
-        settings = _session_options(ort, options)
-        try:
-            if gpu is not None:
-                return cls(open_cuda_session(model.path, settings, gpu), model.signature, f"gpu:{gpu}")
-            session = ort.InferenceSession(os.fspath(model.path), settings, providers=["CPUExecutionProvider"])
-        except BackendUnavailableError:
-            raise
-        except Exception as error:  # its exceptions share no base class
-            raise ModelFileError(
-                f"ONNX Runtime {ort.__version__} cannot load {model.path}: {_one_line(error)}"
-            ) from error
-        return cls(session, model.signature)
+        return cls(open_sessions(model.path, options, gpu), model.signature, "cpu" if gpu is None else f"gpu:{gpu}")
 
     def create_context(self, *, batched: bool) -> OnnxRuntimeContext:
         """A context for the calling thread; see Engine."""
-        return OnnxRuntimeContext(self._session, self.signature, batched=batched)
+        return OnnxRuntimeContext(self._sessions, self.signature, batched=batched)
 
     def close(self) -> None:
-        """Drops the session; its memory goes when the last context is closed too."""
-        del self._session
+        """Drops the sessions; their memory goes when the last context is closed too."""
+        del self._sessions
 
 
 class OnnxRuntimeContext:
-    """Staging buffers of one thread and the bindings that tie them to the session."""
+    """Staging buffers of one thread and the bindings that tie them to the sessions."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, signature: Signature, *, batched: bool) -> None:
-        self._session = session
+    def __init__(self, sessions: Sessions, signature: Signature, *, batched: bool) -> None:
+        self._sessions = sessions
+        self._most_threads = max(sessions)
         self._signature = signature
         self._batched = batched
         self._has_strings = any(spec.dtype.kind == "O" for spec in signature.inputs + signature.outputs)
         self._inputs = [StagingBuffer(spec.dtype) for spec in signature.inputs]
         self._outputs = [StagingBuffer(spec.dtype) for spec in signature.outputs]
-        self._bindings: OrderedDict[tuple[tuple[int, ...], ...], _Binding] = OrderedDict()
+        self._bindings: OrderedDict[tuple[int, Shapes], _Binding] = OrderedDict()
 
-    def run(self, parts: Sequence[Arrays]) -> BatchResult:
+    def run(self, parts: Sequence[Arrays], threads: int = 0) -> BatchResult:
         """Runs the rows of all parts as one batch; see ExecutionContext."""
-        return self._run_plain(parts) if self._has_strings else self._run_bound(parts)
+        threads = threads or self._most_threads
+        return self._run_plain(parts, threads) if self._has_strings else self._run_bound(parts, threads)
 
     def close(self) -> None:
         """Drops the bindings and their memory."""
         self._bindings.clear()
-        del self._session, self._inputs, self._outputs
+        del self._sessions, self._inputs, self._outputs
 
-    def _run_bound(self, parts: Sequence[Arrays]) -> BatchResult:
+    def _run_bound(self, parts: Sequence[Arrays], threads: int) -> BatchResult:
         start = perf_counter_ns()
-        binding = self._binding(parts)
+        binding = self._binding(parts, threads)
         for spec, staged in zip(self._signature.inputs, binding.inputs, strict=True):
             gather(staged, parts, spec.name)
         binding.free_outputs()
         gathered = perf_counter_ns()
         with _Execution():
-            self._session.run_with_iobinding(binding.io)
+            self._sessions[threads].run_with_iobinding(binding.io)
         ran = perf_counter_ns()
         outputs = binding.copy_outputs(self._signature.outputs)
         return BatchResult(outputs, gathered - start, ran - gathered, perf_counter_ns() - ran)
 
-    def _run_plain(self, parts: Sequence[Arrays]) -> BatchResult:
+    def _run_plain(self, parts: Sequence[Arrays], threads: int) -> BatchResult:
         """For models with strings, which have no memory that could be staged."""
         start = perf_counter_ns()
         feeds = {}
@@ -117,29 +113,29 @@ class OnnxRuntimeContext:
         gathered = perf_counter_ns()
         names = [spec.name for spec in self._signature.outputs]
         with _Execution():
-            outputs = dict(zip(names, self._session.run(names, feeds), strict=True))
+            outputs = dict(zip(names, self._sessions[threads].run(names, feeds), strict=True))
         return BatchResult(outputs, gathered - start, perf_counter_ns() - gathered, 0)
 
-    def _binding(self, parts: Sequence[Arrays]) -> _Binding:
-        shapes = tuple(gathered_shape(parts, spec.name) for spec in self._signature.inputs)
-        binding = self._bindings.get(shapes)
+    def _binding(self, parts: Sequence[Arrays], threads: int) -> _Binding:
+        key = threads, tuple(gathered_shape(parts, spec.name) for spec in self._signature.inputs)
+        binding = self._bindings.get(key)
         if binding is None:
-            binding = self._bind(shapes)
+            binding = self._bind(*key)
             if len(self._bindings) >= _MAX_BINDINGS:
                 self._bindings.popitem(last=False)
-            self._bindings[shapes] = binding
+            self._bindings[key] = binding
         else:
-            self._bindings.move_to_end(shapes)
+            self._bindings.move_to_end(key)
         return binding
 
-    def _bind(self, shapes: tuple[tuple[int, ...], ...]) -> _Binding:
+    def _bind(self, threads: int, shapes: Shapes) -> _Binding:
         rows = shapes[0][0] if self._batched else None
         output_shapes = [_known_shape(spec, rows) for spec in self._signature.outputs]
         inputs, moved = _staged(self._inputs, shapes)
         outputs, outputs_moved = _staged(self._outputs, output_shapes)
         if moved or outputs_moved:
             self._bindings.clear()
-        return _Binding(self._session, self._signature, inputs, outputs)
+        return _Binding(self._sessions[threads], self._signature, inputs, outputs)
 
 
 class _Binding:
@@ -187,11 +183,7 @@ class _Execution:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, Exception):
-            raise ExecutionError(f"ONNX Runtime failed to run the model: {_one_line(error)}") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+            raise ExecutionError(f"ONNX Runtime failed to run the model: {one_line(error)}") from error
 
 
 def _staged(
@@ -233,24 +225,3 @@ def _decoded(array: np.ndarray) -> np.ndarray:
     texts = np.empty(array.size, object)
     texts[:] = [element.decode() if isinstance(element, bytes) else element for element in array.flat]
     return texts.reshape(array.shape)
-
-
-def _session_options(ort: Any, options: OnnxRuntimeOptions) -> Any:
-    session = ort.SessionOptions()
-    session.intra_op_num_threads = options.intra_op_threads
-    session.inter_op_num_threads = options.inter_op_threads
-    session.graph_optimization_level = {
-        "disabled": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
-        "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
-        "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
-        "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
-    }[options.graph_optimization_level]
-    parallel = options.execution_mode == "parallel"
-    session.execution_mode = ort.ExecutionMode.ORT_PARALLEL if parallel else ort.ExecutionMode.ORT_SEQUENTIAL
-    session.enable_cpu_mem_arena = options.memory_arena
-    session.enable_mem_pattern = options.memory_pattern
-    session.log_severity_level = 3  # errors; warnings are about the graph and of no use to the one who serves it
-    spinning = "1" if options.spinning else "0"
-    session.add_session_config_entry("session.intra_op.allow_spinning", spinning)
-    session.add_session_config_entry("session.inter_op.allow_spinning", spinning)
-    return session

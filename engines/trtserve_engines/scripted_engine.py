@@ -32,6 +32,7 @@ class ScriptedEngine:
     backend = "scripted"
     device = "cpu"
     facts: Mapping[str, str] = {}
+    thread_choices: tuple[int, ...] = ()
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class ScriptedContext:
     def __init__(self, engine: ScriptedEngine) -> None:
         self._engine = engine
 
-    def run(self, parts: Sequence[Arrays]) -> BatchResult:
+    def run(self, parts: Sequence[Arrays], threads: int = 0) -> BatchResult:
         """Answers by the script; see ExecutionContext."""
         engine = self._engine
         start = time.perf_counter_ns()

@@ -12,10 +12,15 @@ SERVICE = "inference.GRPCInferenceService"
 METHODS: dict[str, Method] = methods_of(SERVICE)
 
 if TYPE_CHECKING:
-    from trtserve_protos._generated.oip.model_config_pb2 import ModelConfig as ModelConfig
+    from trtserve_protos._generated.oip.model_config_pb2 import (
+        ModelConfig as ModelConfig,
+        ModelQueuePolicy as ModelQueuePolicy,
+    )
     from trtserve_protos._generated.oip.open_inference_pb2 import (
         InferParameter as InferParameter,
         InferTensorContents as InferTensorContents,
+        LogSettingsRequest as LogSettingsRequest,
+        LogSettingsResponse as LogSettingsResponse,
         ModelConfigRequest as ModelConfigRequest,
         ModelConfigResponse as ModelConfigResponse,
         ModelInferRequest as ModelInferRequest,
@@ -41,6 +46,8 @@ if TYPE_CHECKING:
         ServerMetadataResponse as ServerMetadataResponse,
         ServerReadyRequest as ServerReadyRequest,
         ServerReadyResponse as ServerReadyResponse,
+        TraceSettingRequest as TraceSettingRequest,
+        TraceSettingResponse as TraceSettingResponse,
     )
 else:
 

@@ -17,38 +17,58 @@ from trtserve_engines.errors import BackendUnavailableError
 from trtserve_engines.look_at_machine import look_at_machine
 from trtserve_protos import health, oip
 from trtserve_server.config import ServerConfig, parse_address
+from trtserve_server.log_output import LogOutput
 from trtserve_server.metrics import MetricsServer
 from trtserve_server.models.control import ModelControl
 from trtserve_server.models.registry import Registry, State
 from trtserve_server.rpc.health import HealthService
+from trtserve_server.rpc.log_settings import LogSettingsService
 from trtserve_server.rpc.oip import OipService
 from trtserve_server.rpc.reflection import ReflectionService
 from trtserve_server.rpc.repository import RepositoryService
+from trtserve_server.rpc.trace_setting import TraceSettingService
+from trtserve_server.scheduling.host import Host
 from trtserve_server.scheduling.reactor import AsyncioReactor
 from trtserve_server.security import server_credentials
+from trtserve_server.trace_file import Trace, write_traces
+from trtserve_server.tracing import Tracer
 
 
 class App:
-    """A whole server. Made, started and stopped on one running asyncio loop."""
+    """A whole server. Made, started and stopped on one running asyncio loop.
 
-    def __init__(self, config: ServerConfig) -> None:
+    `output` is the log's, where this server has one of its own and may change it.
+    """
+
+    def __init__(self, config: ServerConfig, output: LogOutput | None = None) -> None:
         self.config = config
         _check_backend(config)
         self._credentials = server_credentials(config)
         reactor = AsyncioReactor()
+        host = Host(reactor, max_running=config.max_running, max_inflight_bytes=config.max_inflight_bytes)
         self._executors = (
             ThreadPoolExecutor(config.load_threads, "load"),
             ThreadPoolExecutor(1, "repository"),
             ThreadPoolExecutor(1, "build"),
         )
-        self.registry = Registry(config, reactor, *self._executors)
+        self._writing = ThreadPoolExecutor(1, "traces")
+        self.registry = Registry(config, host, *self._executors)
         self.registry.on_change = self._publish_health
         self.control = ModelControl(config, self.registry, reactor, self._executors[1])
         self._repository = RepositoryService(self.registry, self.control)
         self._health = HealthService()
         self._reflection = ReflectionService((oip.SERVICE, health.SERVICE))
+        self._tracer = Tracer(config.trace, self._write_traces)
         self._oip = OipService(
-            self.registry, lambda: self.ready, config.stream_window, messages=self._repository.messages()
+            self.registry,
+            lambda: self.ready,
+            config.stream_window,
+            tracer=self._tracer,
+            messages={
+                **self._repository.messages(),
+                **TraceSettingService(self._tracer, self.registry).messages(),
+                **LogSettingsService(output or LogOutput(config)).messages(),
+            },
         )
         self._serving = False
         self._metrics: MetricsServer | None = None
@@ -103,13 +123,18 @@ class App:
         """Ends everything at once: what still runs gets no answer."""
         self.control.stop()
         self.registry.stop()
+        self._tracer.flush()
         await self._server.stop(0)
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self.registry.close, 1.0)
+        await loop.run_in_executor(None, self._writing.shutdown)
         for executor in self._executors:
             executor.shutdown(wait=False, cancel_futures=True)
         if self._metrics:
             await loop.run_in_executor(None, self._metrics.close)
+
+    def _write_traces(self, path: str, traces: list[Trace], anew: bool) -> None:
+        self._writing.submit(write_traces, path, traces, anew=anew)
 
     def _make_server(self) -> grpc.aio.Server:
         size = self.config.max_message_bytes

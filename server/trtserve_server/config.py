@@ -20,7 +20,11 @@ from trtserve_engines.config import (
 from trtserve_engines.tensorrt.build_config import BuildConfig
 from trtserve_engines.tensorrt.cache_options import CacheOptions
 
+TIMEOUT_ACTIONS = ("reject", "delay")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("default", "ISO8601")
+OFF, TIMESTAMPS, TENSORS = "OFF", "TIMESTAMPS", "TENSORS"
+TRACE_LEVELS = (OFF, TIMESTAMPS, TENSORS)
 MODEL_CONTROL_MODES = ("none", "poll", "explicit")
 MAX_MESSAGE_BYTES = 2**31 - 1
 CUDA_DRIVERS = ("auto", "pycuda", "cuda-bindings")
@@ -36,12 +40,46 @@ class BatchConfig:
         0, "how long an idle instance waits for more rows, counted from the oldest request, in microseconds"
     )
     max_queue_size: int = option(10_000, "requests that may wait; further ones are refused at once")
+    max_queue_bytes: int = option(1 << 30, "memory that waiting requests may hold; further ones are refused, in bytes")
+    default_timeout_us: int = option(
+        0, "how long a request may wait for its run to start, in microseconds; 0 = for ever"
+    )
+    timeout_action: str = option(
+        "reject",
+        "what becomes of a request that has waited so long: refused, or put behind all others of its priority",
+        choices=TIMEOUT_ACTIONS,
+    )
+    allow_timeout_override: bool = option(True, "a request's own timeout holds where it is shorter")
+    priority_levels: int = option(0, "priorities that requests may have, 1 the most urgent; 0 = any number")
+    default_priority_level: int = option(1, "priority of requests that have none, or one beyond priority_levels")
 
     def __post_init__(self) -> None:
-        check_at_least(self, 0, "max_queue_delay_us")
-        check_at_least(self, 1, "max_queue_size")
+        check_choices(self)
+        check_at_least(self, 0, "max_queue_delay_us", "default_timeout_us", "priority_levels")
+        check_at_least(self, 1, "max_queue_size", "max_queue_bytes", "default_priority_level")
+        if 0 < self.priority_levels < self.default_priority_level:
+            raise ConfigError(
+                f"default_priority_level = {self.default_priority_level} is beyond"
+                f" priority_levels = {self.priority_levels}"
+            )
         if any(size < 1 for size in self.preferred_batch_sizes):
             raise ConfigError(f"preferred_batch_sizes = {list(self.preferred_batch_sizes)}; each must be at least 1")
+
+
+@dataclass(frozen=True)
+class LevelConfig:
+    """What holds for the requests of one priority level instead of the model's `batching` options."""
+
+    level: int = option(1, "the priority that it is for")
+    max_queue_size: int = option(0, "requests of this priority that may wait; 0 = as many as in the whole queue")
+    default_timeout_us: int = option(0, "how long one may wait for its run to start, in microseconds; 0 = for ever")
+    timeout_action: str = option("reject", "what becomes of one that has waited so long", choices=TIMEOUT_ACTIONS)
+    allow_timeout_override: bool = option(True, "a request's own timeout holds where it is shorter")
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check_at_least(self, 1, "level")
+        check_at_least(self, 0, "max_queue_size", "default_timeout_us")
 
 
 @dataclass(frozen=True)
@@ -85,6 +123,10 @@ class ModelConfig:
     instance_groups: tuple[InstanceGroupConfig, ...] = option(
         (), "instances by device, where the devices are to have different numbers of them"
     )
+    run_timeout_s: float = option(
+        300.0, "seconds after which a run counts as hanging: its requests fail, its instance is replaced; 0 = never"
+    )
+    levels: tuple[LevelConfig, ...] = option((), "policies of single priority levels")
     warmup_runs: int = option(1, "runs with made-up data per instance before the model is ready")
     batching: BatchConfig = field(default_factory=BatchConfig)
     onnxruntime: OnnxRuntimeOptions = field(default_factory=OnnxRuntimeOptions)
@@ -92,13 +134,17 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        check_at_least(self, 0, "instances", "warmup_runs")
+        check_at_least(self, 0, "instances", "warmup_runs", "run_timeout_s")
         if self.device:
             parse_device(self.device)
         if self.instance_groups and (self.instances or self.device):
             given = "instances" if self.instances else "device"
             raise ConfigError(f"instance_groups and {given} both say where instances are; leave one of them out")
         _check_batch_of_profile(self.tensorrt)
+        known = self.batching.priority_levels
+        for level in self.levels:
+            if level.level > known:
+                raise ConfigError(f"levels has level = {level.level}, which is beyond priority_levels = {known}")
         if self.max_batch_size is not None:
             check_at_least(self, 0, "max_batch_size")
             too_large = [size for size in self.batching.preferred_batch_sizes if size > self.max_batch_size > 0]
@@ -106,6 +152,36 @@ class ModelConfig:
                 raise ConfigError(
                     f"preferred_batch_sizes has {too_large[0]}, which is above max_batch_size = {self.max_batch_size}"
                 )
+
+
+@dataclass(frozen=True)
+class TraceConfig:
+    """Which requests are traced, and where to."""
+
+    file: str = option("", "file that traces are written to, as JSON; needed for every level but OFF")
+    level: tuple[str, ...] = option(
+        (OFF,), "what is traced of a request: OFF, TIMESTAMPS or TENSORS; may be given several times"
+    )
+    rate: int = option(1000, "one request in so many is traced")
+    count: int = option(-1, "requests that are traced before tracing ends; -1 = no end")
+    log_frequency: int = option(0, "traces in one file, which gets a number behind its name; 0 = one file for all")
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "rate")
+        check_at_least(self, -1, "count")
+        check_at_least(self, 0, "log_frequency")
+        unknown = [level for level in self.level if level not in TRACE_LEVELS]
+        if unknown or not self.level or (OFF in self.level and len(set(self.level)) > 1):
+            raise ConfigError(f"level = {list(self.level)}; wanted is OFF, or TIMESTAMPS, TENSORS or both")
+        if self.is_on and not self.file:
+            raise ConfigError(
+                f"level = {list(self.level)} needs a file to write to; start the server with --trace-file"
+            )
+
+    @property
+    def is_on(self) -> bool:
+        """Whether any request is traced."""
+        return OFF not in self.level
 
 
 @dataclass(frozen=True)
@@ -144,11 +220,17 @@ class ServerConfig:
     engine_cache_max_bytes: int = same_option(CacheOptions, "engine_cache_max_bytes")
     engine_cache_key: str = same_option(CacheOptions, "engine_cache_key")
     default_max_batch_size: int = option(32, "max_batch_size of models that turn out to be batchable")
-    instances: int = option(1, "instances, on each device, of each model whose configuration does not say")
+    instances: int = option(
+        0, "instances, on each device, of each model whose configuration does not say; 0 = what suits the engine"
+    )
+    max_running: int = option(0, "batches that run at once on one device, over all models; 0 = any number")
     inline_run_limit_us: int = option(
         100, "models on the CPU whose largest batch runs faster than this get no thread, in microseconds; 0 = never"
     )
     max_message_bytes: int = option(MAX_MESSAGE_BYTES, "largest message taken or sent, in bytes")
+    max_inflight_bytes: int = option(
+        4 << 30, "memory that requests in flight may hold, over all models; further ones are refused, in bytes"
+    )
     stream_window: int = option(64, "requests in flight on one stream; more are not read until answers are taken")
     load_threads: int = option(2, "models loaded at the same time")
     strict_readiness: bool = option(False, "ready only when every model is; otherwise a failed model leaves it ready")
@@ -158,16 +240,20 @@ class ServerConfig:
     tls_key: str = option("", "PEM file with the server's private key")
     tls_client_ca: str = option("", "PEM file with the authority that clients' certificates must come from (mTLS)")
     log_level: str = option("info", "least severe lines that are logged", choices=LOG_LEVELS)
+    log_file: str = option("", "file that log lines are added to; empty = standard error")
+    log_format: str = option("default", "times of log lines: as here, or in UTC by ISO 8601", choices=LOG_FORMATS)
+    trace: TraceConfig = field(default_factory=TraceConfig)
     batching: BatchConfig = field(default_factory=BatchConfig)
     onnxruntime: OnnxRuntimeOptions = field(default_factory=OnnxRuntimeOptions)
     tensorrt: BuildConfig = field(default_factory=BuildConfig)
 
     def __post_init__(self) -> None:
         check_choices(self)
-        check_at_least(self, 0, "engine_cache_max_bytes")
-        check_at_least(self, 1, "default_max_batch_size", "instances", "stream_window", "load_threads")
-        check_at_least(self, 1, "max_message_bytes")
-        check_at_least(self, 0, "drain_timeout_s", "inline_run_limit_us")
+        check_at_least(self, 1, "default_max_batch_size", "stream_window", "load_threads")
+        check_at_least(self, 1, "max_message_bytes", "max_inflight_bytes")
+        check_at_least(
+            self, 0, "drain_timeout_s", "inline_run_limit_us", "instances", "max_running", "engine_cache_max_bytes"
+        )
         if self.max_message_bytes > MAX_MESSAGE_BYTES:
             raise ConfigError(f"max_message_bytes = {self.max_message_bytes}; gRPC ends at {MAX_MESSAGE_BYTES}")
         if not self.repository_poll_interval_s > 0:

@@ -4,7 +4,9 @@
     ├── InvalidRequest             INVALID_ARGUMENT    the request contradicts the model or the protocol
     ├── ModelNotFound              NOT_FOUND           no such model or version
     ├── ModelNotReady              UNAVAILABLE         known, but loading, failed or unloading
-    ├── QueueFull                  UNAVAILABLE         the model's queue holds all that it may
+    ├── Overloaded                 UNAVAILABLE         too much waits already; says when to send again
+    │   ├── QueueFull                                  the model's queue holds all that it may
+    │   └── ServerOverloaded                           the server holds all the memory for requests that it may
     ├── ServerStopping             UNAVAILABLE         the server drains
     ├── ModelControlOff            FAILED_PRECONDITION the server was started without leave to load and unload
     ├── LoadFailed                 FAILED_PRECONDITION what was to be loaded cannot be
@@ -47,11 +49,20 @@ class ModelNotReady(RequestError):
     status = "UNAVAILABLE"
 
 
-class QueueFull(RequestError):
-    """The model's queue holds all that it may."""
+class Overloaded(RequestError):
+    """Too much waits already. `retry_after_s` is when sending again makes sense."""
 
     status = "UNAVAILABLE"
     reason = "REJECTED"
+    retry_after_s: float = 0.0
+
+
+class QueueFull(Overloaded):
+    """The model's queue holds all that it may."""
+
+
+class ServerOverloaded(Overloaded):
+    """The requests in flight hold all the memory that they may."""
 
 
 class ServerStopping(RequestError):

@@ -16,16 +16,22 @@ BatchKey = tuple[tuple[int, ...], ...]
 
 
 @dataclass(slots=True)
-class Timing:
-    """When the phases of a request began and ended, in seconds of the monotonic clock, and its share of the batch."""
+class BatchTiming:
+    """When a batch went through its phases, in seconds of the monotonic clock and in ns; one for all its requests.
 
-    arrived: float
+    `idle_since` is when the instance that ran it had become free, `cut` when the batch was closed, `started` and
+    `ended` when the instance began and finished it.
+    """
+
+    instance: str
+    rows: int
+    idle_since: float
+    cut: float
     started: float
     ended: float
     input_ns: int
     compute_ns: int
     output_ns: int
-    batch_rows: int
 
 
 @dataclass(slots=True)
@@ -33,7 +39,18 @@ class InferResponse:
     """The outputs of one request, each with as many rows as the request, and where its time went."""
 
     outputs: Mapping[str, np.ndarray]
-    timing: Timing
+    arrived: float
+    timing: BatchTiming
+
+    @property
+    def batch_wait_s(self) -> float:
+        """How long the request waited for others to share its batch, while an instance was free to run it."""
+        return max(0.0, self.timing.cut - max(self.arrived, self.timing.idle_since))
+
+    @property
+    def queue_s(self) -> float:
+        """How long the request waited for its turn: from its arrival to its run, without `batch_wait_s`."""
+        return self.timing.started - self.arrived - self.batch_wait_s
 
 
 Outcome = InferResponse | RequestError
@@ -43,8 +60,11 @@ Complete = Callable[[Outcome], None]
 class InferRequest:
     """One request on its way through the core.
 
-    `complete` is called exactly once, on the scheduling thread, with the answer. `deadline` is on the monotonic
-    clock, infinity where there is none. `priority` is 1 for the highest; 0 has been replaced by the default before.
+    `complete` is called exactly once, on the scheduling thread, with the answer. `deadline` is when the caller wants
+    the answer, on the monotonic clock; `wait_limit_s` how long the request may wait for its run to start; both are
+    infinity where there is none. `priority` is 1 for the highest, 0 for the model's default. `size_bytes` is the
+    memory that the request holds. `number` and `expires` belong to the queue: `number` is 0 while the request is in
+    none.
     """
 
     __slots__ = (
@@ -53,10 +73,14 @@ class InferRequest:
         "complete",
         "deadline",
         "done",
+        "expires",
         "inputs",
+        "level",
+        "number",
         "priority",
         "rows",
-        "running",
+        "size_bytes",
+        "wait_limit_s",
     )
 
     def __init__(
@@ -66,19 +90,25 @@ class InferRequest:
         *,
         arrived: float,
         deadline: float = math.inf,
-        priority: int = 1,
+        priority: int = 0,
+        wait_limit_s: float = math.inf,
+        size_bytes: int = 0,
     ) -> None:
         self.inputs: Mapping[str, Any] = inputs
         self.complete = complete
         self.arrived = arrived
         self.deadline = deadline
         self.priority = priority
+        self.wait_limit_s = wait_limit_s
+        self.size_bytes = size_bytes
         self.rows = 1
         self.batch_key: BatchKey = ()
-        self.running = False
+        self.number = 0
+        self.level = 1
+        self.expires = deadline
         self.done = False
 
     @property
     def waiting(self) -> bool:
-        """Whether the request may still be put into a batch."""
-        return not (self.running or self.done)
+        """Whether the request is in a queue and may still be put into a batch."""
+        return self.number > 0

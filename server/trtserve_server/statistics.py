@@ -11,8 +11,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from trtserve_engines.engine import BatchResult
-from trtserve_server.request import InferRequest
+from trtserve_server.request import BatchTiming, InferRequest
 
 _NS = 1e9
 
@@ -43,12 +42,12 @@ class Phases:
     compute_ns: int = 0
     output_ns: int = 0
 
-    def add(self, result: BatchResult, times: int) -> None:
+    def add(self, timing: BatchTiming, times: int) -> None:
         """Adds the phases of one run, `times` times."""
         self.count += times
-        self.input_ns += result.input_ns * times
-        self.compute_ns += result.compute_ns * times
-        self.output_ns += result.output_ns * times
+        self.input_ns += timing.input_ns * times
+        self.compute_ns += timing.compute_ns * times
+        self.output_ns += timing.output_ns * times
 
 
 @dataclass
@@ -72,15 +71,14 @@ class ModelStatistics:
     total_s: Histogram = field(default_factory=lambda: Histogram(LATENCY_BOUNDS_S))
     batch_rows: Histogram = field(default_factory=lambda: Histogram(BATCH_BOUNDS))
 
-    def record_batch(
-        self, answered: Collection[InferRequest], result: BatchResult, rows: int, started: float, ended: float
-    ) -> None:
-        """Adds one run of `rows` rows that answered these requests; times in seconds of the monotonic clock."""
+    def record_batch(self, answered: Collection[InferRequest], timing: BatchTiming) -> None:
+        """Adds one run that answered these requests."""
+        started, ended = timing.started, timing.ended
         self.executions += 1
-        self.per_batch[rows].add(result, 1)
-        self.batch_rows.observe(rows)
-        self.requests.add(result, len(answered))
-        self.compute_s.observe((result.input_ns + result.compute_ns + result.output_ns) / _NS, len(answered))
+        self.per_batch[timing.rows].add(timing, 1)
+        self.batch_rows.observe(timing.rows)
+        self.requests.add(timing, len(answered))
+        self.compute_s.observe((timing.input_ns + timing.compute_ns + timing.output_ns) / _NS, len(answered))
         self.last_inference_ms = int(time.time() * 1e3)
         for request in answered:
             self.inferences += request.rows

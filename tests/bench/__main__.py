@@ -12,9 +12,9 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.bench import convnet, imports, unary
+from tests.bench import convnet, imports, scheduling, unary
 
-BENCHES = {"unary": unary.run, "convnet": convnet.run, "imports": imports.run}
+BENCHES = {"unary": unary.run, "convnet": convnet.run, "imports": imports.run, "scheduling": scheduling.run}
 
 
 def main() -> int:

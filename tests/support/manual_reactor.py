@@ -12,6 +12,7 @@ import numpy as np
 
 from trtserve_engines.engine import BatchResult
 from trtserve_server.scheduling.batch import Batch
+from trtserve_server.scheduling.device import Device
 
 
 class ManualReactor:
@@ -66,8 +67,11 @@ class ManualReactor:
 class ManualInstance:
     """An Instance that holds each batch until the test finishes it."""
 
-    def __init__(self, name: str, on_finished: Callable[..., None], reactor: ManualReactor) -> None:
+    def __init__(self, name: str, on_finished: Callable[..., None], reactor: ManualReactor, device: Device) -> None:
         self.name = name
+        self.device = device
+        self.idle_since = 0.0
+        self.stopped = False
         self.batch: Batch | None = None
         self.batches: list[Batch] = []
         self._on_finished = on_finished
@@ -83,7 +87,7 @@ class ManualInstance:
         self._started = self._reactor.now()
 
     def stop(self) -> None:
-        pass
+        self.stopped = True
 
     def join(self, timeout_s: float | None = None) -> bool:
         return True

@@ -57,13 +57,14 @@ class OpenedModel:
 class LoadedModel:
     """A model that is ready to get instances: so many of each engine.
 
-    `max_batch_size` is 0 where requests are never batched. `inline` says that a run is quicker than handing it to
-    another thread, so that it is better run by the one that schedules. `facts` say how the model is executed, to those
-    who ask. `awaits_engine` says that this serves only until the model's TensorRT engine is built.
+    `signature` is the engine's, with the sizes that the configuration fixes. `max_batch_size` is 0 where requests are
+    never batched. `inline` says that a run is quicker than handing it to another thread, so that it is better run by
+    the one that schedules. `awaits_engine` says that this serves only until the model's TensorRT engine is built.
     """
 
     source: ModelVersion
     opened: OpenedModel
+    signature: Signature
     max_batch_size: int
     batching_reason: str
     labels: Mapping[str, Sequence[str]]
@@ -116,17 +117,28 @@ def _finish(
     try:
         batch = _decide_batching(engine, config.max_batch_size)
         max_batch_size = _max_batch_size(engine, config.max_batch_size, server) if batch.batched else 0
-        _check_tensors(config.inputs, engine.signature.inputs, "input", max_batch_size)
-        _check_tensors(config.outputs, engine.signature.outputs, "output", max_batch_size)
+        signature = Signature(
+            _agreed(config.inputs, engine.signature.inputs, "input", max_batch_size),
+            _agreed(config.outputs, engine.signature.outputs, "output", max_batch_size),
+        )
         labels = _read_labels(config.outputs, _config_folder(source))
     except EngineError:
         opened.close()
         raise
     log.info("%s/%s: %s: %s", source.name, source.version, "batched" if batch.batched else "not batched", batch.reason)
-    alone = sum(placed.instances for placed in opened.engines) == 1
-    inline = alone and _is_quick(engine, model, max_batch_size, server.inline_run_limit_us / 1e6)
+    automatic = all(placed.instances == 0 for placed in opened.engines)
+    inline = automatic or sum(placed.instances for placed in opened.engines) == 1
+    inline = inline and _is_quick(engine, model, max_batch_size, server.inline_run_limit_us / 1e6)
+    opened = replace(opened, engines=tuple(_counted(placed, inline=inline) for placed in opened.engines))
     seconds = time.monotonic() - start
-    return LoadedModel(source, opened, max_batch_size, batch.reason, labels, inline, seconds, awaits_engine)
+    return LoadedModel(source, opened, signature, max_batch_size, batch.reason, labels, inline, seconds, awaits_engine)
+
+
+def _counted(placed: PlacedEngine, *, inline: bool) -> PlacedEngine:
+    """The engine with its number of instances, where that was left open."""
+    # An engine that can spread a run over the cores can also run as many batches side by side.
+    suitable = 1 if inline else max(1, *placed.engine.thread_choices, 1)
+    return placed._replace(instances=placed.instances or suitable)
 
 
 def _open_model(model: OnnxModel, config: ModelConfig, server: ServerConfig, watch: Watch) -> OpenedModel:
@@ -239,7 +251,10 @@ def _check_types(model: OnnxModel) -> None:
             raise ModelFileError(f"{model.path}: {spec.name!r} cannot be sent or received: {error}") from None
 
 
-def _check_tensors(given: Sequence[TensorConfig], specs: Sequence[TensorSpec], kind: str, max_batch_size: int) -> None:
+def _agreed(
+    given: Sequence[TensorConfig], specs: Sequence[TensorSpec], kind: str, max_batch_size: int
+) -> tuple[TensorSpec, ...]:
+    """The graph's tensors with the sizes that the configuration fixes. Raises ConfigError where the two contradict."""
     by_name = {spec.name: spec for spec in specs}
     for tensor in given:
         spec = by_name.get(tensor.name)
@@ -256,6 +271,16 @@ def _check_tensors(given: Sequence[TensorConfig], specs: Sequence[TensorSpec], k
                 f"{kind} {spec.name!r}: dims {list(tensor.dims)} are configured, the graph has {list(shape)}"
                 + (" behind its batch dimension" if max_batch_size else "")
             )
+        if tensor.dims is not None:
+            by_name[spec.name] = replace(spec, shape=_narrowed(spec.shape, tensor.dims))
+    return tuple(by_name.values())
+
+
+def _narrowed(shape: Sequence[int], dims: Sequence[int]) -> tuple[int, ...]:
+    """The shape with sizes from `dims`, which stand at its end, where it has none itself."""
+    first = len(shape) - len(dims)
+    fixed = [dim if size == DYNAMIC else size for size, dim in zip(shape[first:], dims, strict=True)]
+    return (*shape[:first], *fixed)
 
 
 def _dims_agree(dims: Sequence[int], shape: Sequence[int]) -> bool:

@@ -22,7 +22,7 @@ from trtserve_server.models.memory import give_back_memory
 from trtserve_server.models.repository import ModelVersion
 from trtserve_server.models.served_model import ServedModel
 from trtserve_server.models.step_reporter import StepReporter
-from trtserve_server.scheduling.reactor import Reactor
+from trtserve_server.scheduling.host import Host
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +48,11 @@ class Registry(Catalogue):
     """
 
     def __init__(
-        self, config: ServerConfig, reactor: Reactor, loading: Executor, freeing: Executor, building: Executor
+        self, config: ServerConfig, host: Host, loading: Executor, freeing: Executor, building: Executor
     ) -> None:
         super().__init__()
         self._config = config
-        self._reactor = reactor
+        self._host = host
         self._loading = loading
         self._freeing = freeing
         self._building = building
@@ -159,16 +159,16 @@ class Registry(Catalogue):
             return
         except Exception as error:
             loaded = error
-        self._reactor.post(self._loaded, replacement, source, loaded)
+        self._host.reactor.post(self._loaded, replacement, source, loaded)
 
     def _build(self, source: ModelVersion, cancel: Cancel, then: Callable[[LoadedModel | Exception], None]) -> None:
         """On a thread of `building`."""
-        steps = StepReporter(f"{source.name}/{source.version}", partial(self._reactor.post, self._stepped, source))
+        steps = StepReporter(f"{source.name}/{source.version}", partial(self._host.reactor.post, self._stepped, source))
         try:
             loaded: LoadedModel | Exception = load_model(source, self._config, Watch(steps.report, cancel))
         except Exception as error:
             loaded = error
-        self._reactor.post(then, loaded)
+        self._host.reactor.post(then, loaded)
 
     def _stepped(self, source: ModelVersion, step: Step) -> None:
         entry = self._entries.get(source.name, {}).get(source.version)
@@ -185,7 +185,7 @@ class Registry(Catalogue):
         if isinstance(loaded, Exception):
             self._engine_ready(entry, model, None, loaded)
         else:
-            successor = ServedModel(loaded, self._reactor)
+            successor = ServedModel(loaded, self._host)
             successor.start(partial(self._engine_ready, entry, model, successor))
 
     def _engine_ready(
@@ -208,7 +208,8 @@ class Registry(Catalogue):
         if isinstance(loaded, Exception):
             self._finish_loading(replacement, source, None, loaded)
             return
-        model = ServedModel(loaded, self._reactor)
+        model = ServedModel(loaded, self._host)
+        model.on_broken(partial(self._broken, model))
         model.start(partial(self._finish_loading, replacement, source, model))
 
     def _finish_loading(
@@ -246,6 +247,14 @@ class Registry(Catalogue):
         elif not self._stopping:
             self._set_state(entry, entry.state, f"what was loaded before serves on; loading it again failed: {reason}")
             log.error("%s serves on as it was; loading it again failed: %s", label, reason)
+
+    def _broken(self, model: ServedModel, reason: str) -> None:
+        """Nothing is left that could run the model: it is unavailable until it is loaded again."""
+        for entry in self.entries():
+            if entry.model is model and entry.state is State.READY:
+                entry.model = None
+                self._set_state(entry, State.UNAVAILABLE, reason)
+                self._free(model, lambda: None)
 
     def _settle(self, name: str, replacement: _Replacement) -> None:
         """All wanted versions have been tried: those that are not wanted may go."""
@@ -310,7 +319,7 @@ class Registry(Catalogue):
         """On a thread of `freeing`."""
         model.close(self._config.drain_timeout_s)
         give_back_memory()
-        self._reactor.post(then)
+        self._host.reactor.post(then)
 
     def _running(self) -> set[ServedModel]:
         return {*self.models(), *self._draining}

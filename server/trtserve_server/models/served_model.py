@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -9,46 +10,42 @@ import numpy as np
 from trtserve_engines.errors import SignatureError
 from trtserve_engines.signature import DYNAMIC, Signature
 from trtserve_protos import dtypes
-from trtserve_server.config import ModelConfig
+from trtserve_server.config import BatchConfig, LevelConfig, ModelConfig
 from trtserve_server.errors import InvalidRequest, RequestError
+from trtserve_server.models.effective import EffectiveConfig, effective_config
 from trtserve_server.models.instance_group import InstanceGroup, Ready
 from trtserve_server.models.loader import LoadedModel
 from trtserve_server.request import BatchKey, InferRequest
-from trtserve_server.scheduling.batcher import Batcher
+from trtserve_server.scheduling.batcher import Batcher, BatcherOptions
+from trtserve_server.scheduling.host import Host
 from trtserve_server.scheduling.policy import BatchPolicy
-from trtserve_server.scheduling.reactor import Reactor
+from trtserve_server.scheduling.queue_policy import LevelPolicy, QueuePolicy
 from trtserve_server.statistics import ModelStatistics
 
 
 class ServedModel:
     """One version of one model. All methods belong to the scheduling thread, but `close`."""
 
-    def __init__(self, loaded: LoadedModel, reactor: Reactor) -> None:
+    def __init__(self, loaded: LoadedModel, host: Host) -> None:
         self._loaded = loaded
         self._engine = loaded.engine
         self.name = loaded.source.name
         self.version = loaded.source.version
-        self.signature: Signature = loaded.engine.signature
+        self.signature: Signature = loaded.signature
         self.statistics = ModelStatistics()
         self._one_key = all(DYNAMIC not in spec.shape[1:] for spec in self.signature.inputs)
-        batching = self.config.batching
-        policy = BatchPolicy(
-            loaded.max_batch_size or 1, batching.max_queue_delay_us / 1e6, batching.preferred_batch_sizes
-        )
-        self.batcher = Batcher(
-            self.name,
-            policy,
-            reactor,
-            self.statistics,
-            max_queue_size=batching.max_queue_size,
-            inline=loaded.inline,
-        )
-        self._instances = InstanceGroup(loaded, self.batcher, reactor)
+        self.batcher = Batcher(self.name, _batcher_options(loaded), host.reactor, self.statistics, host.budget)
+        self._instances = InstanceGroup(loaded, self.batcher, host)
 
     @property
     def config(self) -> ModelConfig:
         """The configuration that the model was loaded with."""
         return self._loaded.source.config
+
+    @property
+    def effective(self) -> EffectiveConfig:
+        """The configuration in force, completed from the graph and the server."""
+        return effective_config(self._loaded)
 
     @property
     def backend(self) -> str:
@@ -58,8 +55,13 @@ class ServedModel:
     @property
     def device(self) -> str:
         """Where it executes: "cpu", "gpu:0" or "gpu:0,1"."""
-        devices = [placed.engine.device for placed in self._loaded.opened.engines]
+        devices = list(self.placed)
         return devices[0] + "".join(f",{device.removeprefix('gpu:')}" for device in devices[1:])
+
+    @property
+    def placed(self) -> Mapping[str, int]:
+        """The number of instances by device."""
+        return {placed.engine.device: placed.instances for placed in self._loaded.opened.engines}
 
     @property
     def facts(self) -> Mapping[str, str]:
@@ -100,6 +102,10 @@ class ServedModel:
     def load_s(self) -> float:
         """Seconds that loading took, without warm-up."""
         return self._loaded.load_s
+
+    def on_broken(self, call: Callable[[str], None]) -> None:
+        """Has `call` told the reason once nothing is left that could run the model."""
+        self._instances.on_broken = call
 
     def start(self, on_ready: Ready) -> None:
         """Starts the instances; `on_ready` gets None once all are warm, or the first failure."""
@@ -154,6 +160,41 @@ class ServedModel:
                 " send fewer rows per request or raise max_batch_size"
             )
         return rows
+
+
+def _batcher_options(loaded: LoadedModel) -> BatcherOptions:
+    config = loaded.source.config
+    batching = config.batching
+    return BatcherOptions(
+        BatchPolicy(loaded.max_batch_size or 1, batching.max_queue_delay_us / 1e6, batching.preferred_batch_sizes),
+        _queue_policy(config),
+        batched=loaded.max_batch_size > 0,
+        inline=loaded.inline,
+        # An instance on the scheduling thread runs where others wait: without threads of its own.
+        threads=loaded.engine.thread_choices[:1] if loaded.inline else loaded.engine.thread_choices,
+        run_timeout_s=config.run_timeout_s or math.inf,
+    )
+
+
+def _queue_policy(config: ModelConfig) -> QueuePolicy:
+    batching = config.batching
+    return QueuePolicy(
+        batching.max_queue_size,
+        batching.max_queue_bytes,
+        levels=batching.priority_levels,
+        default_level=batching.default_priority_level,
+        default=_level_policy(batching, 0),
+        by_level={level.level: _level_policy(level, level.max_queue_size) for level in config.levels},
+    )
+
+
+def _level_policy(config: BatchConfig | LevelConfig, max_requests: int) -> LevelPolicy:
+    return LevelPolicy(
+        max_requests,
+        timeout_s=config.default_timeout_us / 1e6 or math.inf,
+        delay=config.timeout_action == "delay",
+        allow_override=config.allow_timeout_override,
+    )
 
 
 def _wire_name(dtype: np.dtype) -> str:

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from trtserve_protos.errors import WireError
 from trtserve_protos.methods import Method
 from trtserve_server.errors import NotSupported
-from trtserve_server.rpc.status import status_of
+from trtserve_server.rpc.status import status_of, trailers_of
 
 Context = Any
 """A grpc.aio.ServicerContext[bytes, bytes]; its stubs know no context of raw bytes."""
@@ -77,8 +77,7 @@ def _translated(call: BytesCall) -> BytesCall:
         try:
             return await call(message, context)
         except Exception as error:
-            code, details = status_of(error)
-            await context.abort(code, details)
+            await _abort(context, error)
             raise AssertionError("abort raises") from error
 
     return handle
@@ -104,8 +103,12 @@ async def _guarded(running: Awaitable[None], context: Context) -> None:
     except grpc.aio.AbortError:
         raise
     except Exception as error:
-        code, details = status_of(error)
-        await context.abort(code, details)
+        await _abort(context, error)
+
+
+async def _abort(context: Context, error: Exception) -> None:
+    code, details = status_of(error)
+    await context.abort(code, details, trailers_of(error))
 
 
 def _not_supported(method: Method) -> BytesCall:

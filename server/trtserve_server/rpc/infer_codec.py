@@ -17,6 +17,7 @@ from trtserve_server.models.served_model import ServedModel
 from trtserve_server.request import Complete, InferRequest, InferResponse
 from trtserve_server.rpc.classification import classify
 from trtserve_server.rpc.infer_plan import InferPlan, PlannedInput, PlannedOutput, Raw, response_header
+from trtserve_server.tracing import Tracer
 
 if TYPE_CHECKING:
     from trtserve_protos.oip import InferParameter, ModelInferRequest
@@ -27,17 +28,18 @@ _LARGEST = 2**63 - 1
 
 
 class InferCodec:
-    """Decodes requests for the models of `registry`, with a plan per distinct header."""
+    """Decodes requests for the models of `registry`, with a plan per distinct header; `tracer` may record some."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, tracer: Tracer) -> None:
         self._registry = registry
+        self._tracer = tracer
         self._plans: dict[bytes, InferPlan] = {}
         self._generation = registry.generation
 
     def decode(
-        self, parts: wire.Parts, complete: Complete, now: float, time_left_s: float | None
+        self, parts: wire.Parts, complete: Complete, now: float, time_left_s: float | None, size: int
     ) -> tuple[InferPlan, InferRequest]:
-        """The core's request and the plan that it follows.
+        """The core's request, of a message of `size` bytes, and the plan that it follows.
 
         Raises RequestError or ProtocolError that names the field, what was given and what was wanted.
         """
@@ -49,7 +51,10 @@ class InferCodec:
             plan, arrays = self._make_plan(parts)
         else:
             arrays = plan.arrays(parts.raw)
-        return plan, plan.request(arrays, complete, now, time_left_s)
+        if self._tracer.active:
+            model = plan.model
+            complete = self._tracer.traced((model.name, model.version), parts.id, arrays, now, complete)
+        return plan, plan.request(arrays, complete, now, time_left_s, size)
 
     def encode(self, plan: InferPlan, response: InferResponse, request_id: str) -> list[Any]:
         """The pieces of the response message."""
@@ -69,14 +74,14 @@ class InferCodec:
         message = wire.parse_infer_request(parts.header)
         model = self._registry.find(message.model_name, message.model_version)
         arrays = _inputs(message, parts.raw)
-        priority, timeout_s = _scheduling(message, model)
+        priority, wait_limit_s = _scheduling(message, model)
         plan = InferPlan(
             model,
             [_planned_input(tensor) for tensor in message.inputs],
             _outputs(message, model),
             raw_form=bool(parts.raw),
             priority=priority,
-            timeout_s=timeout_s,
+            wait_limit_s=wait_limit_s,
         )
         plan.rows, plan.batch_key = model.check(arrays)
         strings = any(array.dtype.kind == "O" for array in arrays.values())  # their content is checked every time
@@ -162,13 +167,13 @@ def _requested(plan: InferPlan, response: InferResponse) -> Mapping[str, np.ndar
 
 
 def _scheduling(message: ModelInferRequest, model: ServedModel) -> tuple[int, float]:
-    """Priority and timeout in seconds from the request's parameters."""
+    """The priority, and how long the request may wait, in seconds, from its parameters."""
     parameters = message.parameters
     if _is_sequence(parameters):
         raise NotSupported(f"model {model.name!r} keeps no state between requests; leave the sequence parameters out")
     timeout_us = _whole_number(parameters, "timeout") if "timeout" in parameters else 0
     priority = _whole_number(parameters, "priority") if "priority" in parameters else 0
-    return priority or 1, timeout_us / 1e6 if timeout_us else math.inf
+    return priority, timeout_us / 1e6 if timeout_us else math.inf
 
 
 def _is_sequence(parameters: Mapping[str, InferParameter]) -> bool:

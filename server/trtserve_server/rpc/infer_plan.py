@@ -47,7 +47,7 @@ class PlannedOutput(NamedTuple):
 class InferPlan:
     """All that requests with the same header have in common."""
 
-    __slots__ = ("_heads", "batch_key", "inputs", "model", "outputs", "priority", "raw_form", "rows", "timeout_s")
+    __slots__ = ("_heads", "batch_key", "inputs", "model", "outputs", "priority", "raw_form", "rows", "wait_limit_s")
 
     def __init__(
         self,
@@ -56,15 +56,15 @@ class InferPlan:
         outputs: Sequence[PlannedOutput],
         *,
         raw_form: bool,
-        priority: int = 1,
-        timeout_s: float = math.inf,
+        priority: int = 0,
+        wait_limit_s: float = math.inf,
     ) -> None:
         self.model = model
         self.inputs = inputs
         self.outputs = outputs
         self.raw_form = raw_form
         self.priority = priority
-        self.timeout_s = timeout_s
+        self.wait_limit_s = wait_limit_s
         self.rows = 1
         self.batch_key: BatchKey = ()
         self._heads: dict[tuple[tuple[int, ...], ...], list[bytes]] = {}
@@ -85,11 +85,18 @@ class InferPlan:
         return arrays
 
     def request(
-        self, arrays: Mapping[str, np.ndarray], complete: Complete, now: float, time_left_s: float | None
+        self, arrays: Mapping[str, np.ndarray], complete: Complete, now: float, time_left_s: float | None, size: int
     ) -> InferRequest:
-        """The core's request for arrays that have been checked."""
-        left_s = self.timeout_s if time_left_s is None else min(self.timeout_s, time_left_s)
-        request = InferRequest(arrays, complete, arrived=now, deadline=now + left_s, priority=self.priority)
+        """The core's request for arrays that have been checked, which hold a message of `size` bytes in memory."""
+        request = InferRequest(
+            arrays,
+            complete,
+            arrived=now,
+            deadline=math.inf if time_left_s is None else now + time_left_s,
+            priority=self.priority,
+            wait_limit_s=self.wait_limit_s,
+            size_bytes=size,
+        )
         request.rows = self.rows
         request.batch_key = self.batch_key
         return request

@@ -19,6 +19,7 @@ from trtserve_server.rpc import describe
 from trtserve_server.rpc.handlers import Context, MessageCall, generic_handler
 from trtserve_server.rpc.infer_codec import InferCodec
 from trtserve_server.rpc.stream import InferStream
+from trtserve_server.tracing import Tracer
 
 if TYPE_CHECKING:
     from trtserve_protos.oip import (
@@ -45,6 +46,8 @@ EXTENSIONS = (
     "binary_tensor_data",
     "parameters",
     "statistics",
+    "trace",
+    "logging",
 )
 """Triton's names of what is implemented here, in its order; nothing that is not."""
 
@@ -61,11 +64,12 @@ class OipService:
         is_ready: Callable[[], bool],
         stream_window: int,
         *,
+        tracer: Tracer,
         messages: Mapping[str, MessageCall],
     ) -> None:
         self._registry = registry
         self._messages = messages
-        self._codec = InferCodec(registry)
+        self._codec = InferCodec(registry, tracer)
         self._is_ready = is_ready
         self._stream_window = stream_window
         self._streams: set[InferStream] = set()
@@ -94,7 +98,9 @@ class OipService:
         """Runs a request and gives its outputs."""
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         parts = wire.split_infer_request(data)
-        plan, request = self._codec.decode(parts, partial(_set, future), monotonic(), context.time_remaining())
+        plan, request = self._codec.decode(
+            parts, partial(_set, future), monotonic(), context.time_remaining(), len(data)
+        )
         plan.model.submit(request)
         try:
             outcome = await future

@@ -113,7 +113,7 @@ class InferStream:
             request_id = parts.id
             flight = _Flight(self, request_id)
             flight.plan, flight.request = self._codec.decode(
-                parts, flight.complete, monotonic(), self._context.time_remaining()
+                parts, flight.complete, monotonic(), self._context.time_remaining(), len(data)
             )
         except Exception as error:
             self._fail(error, request_id)

@@ -8,22 +8,28 @@ import numpy as np
 
 from trtserve_engines.engine import BatchResult
 from trtserve_server.errors import RequestError
-from trtserve_server.request import InferRequest, InferResponse, Outcome, Timing
+from trtserve_server.request import BatchTiming, InferRequest, InferResponse, Outcome
 
 
 class Batch:
-    """Requests in the order of their rows.
+    """Requests in the order of their rows, cut at time `cut` for an instance that was free since `idle_since`.
 
     `parts` are their inputs as they were when the batch was cut: a request that is given up meanwhile loses its own
-    hold on them, which must not disturb the run.
+    hold on them, which must not disturb the run. `threads` is how many the run may use, 0 where the engine decides.
     """
 
-    __slots__ = ("parts", "requests", "rows")
+    __slots__ = ("cut", "idle_since", "parts", "requests", "rows", "size_bytes", "threads")
 
-    def __init__(self, requests: Sequence[InferRequest]) -> None:
+    def __init__(
+        self, requests: Sequence[InferRequest], *, cut: float = 0.0, idle_since: float = 0.0, threads: int = 0
+    ) -> None:
         self.requests = requests
         self.parts = [request.inputs for request in requests]
-        self.rows = sum(request.rows for request in requests)
+        self.rows = sum([request.rows for request in requests])
+        self.size_bytes = sum([request.size_bytes for request in requests])
+        self.cut = cut
+        self.idle_since = idle_since
+        self.threads = threads
 
 
 def resolve(request: InferRequest, outcome: Outcome) -> bool:
@@ -42,7 +48,7 @@ def _completed(outcome: Outcome) -> None:
     raise AssertionError("a request is completed once")
 
 
-def resolve_batch(batch: Batch, result: BatchResult, started: float, ended: float) -> list[InferRequest]:
+def resolve_batch(batch: Batch, result: BatchResult, timing: BatchTiming) -> list[InferRequest]:
     """Hands each request its rows; returns those that were still waiting for them."""
     answered = []
     row = 0
@@ -50,10 +56,7 @@ def resolve_batch(batch: Batch, result: BatchResult, started: float, ended: floa
     for request in batch.requests:
         end = row + request.rows
         outputs = result.outputs if alone else {name: array[row:end] for name, array in result.outputs.items()}
-        timing = Timing(
-            request.arrived, started, ended, result.input_ns, result.compute_ns, result.output_ns, batch.rows
-        )
-        if resolve(request, InferResponse(outputs, timing)):
+        if resolve(request, InferResponse(outputs, request.arrived, timing)):
             answered.append(request)
         row = end
     return answered
@@ -64,9 +67,12 @@ def fail_batch(batch: Batch, error: RequestError) -> list[InferRequest]:
     return [request for request in batch.requests if resolve(request, error)]
 
 
-def row_problem(batch: Batch, outputs: Mapping[str, np.ndarray]) -> str:
-    """What is wrong with the number of rows; "" where several requests can be told apart."""
-    if len(batch.requests) == 1:
+def row_problem(batch: Batch, outputs: Mapping[str, np.ndarray], *, batched: bool) -> str:
+    """What is wrong with the number of rows; "" where each request can be given its own.
+
+    Without `batched` the batch is one request, whose outputs have whatever shape the model gives them.
+    """
+    if not batched:
         return ""
     for name, array in outputs.items():
         if array.ndim == 0 or len(array) != batch.rows:

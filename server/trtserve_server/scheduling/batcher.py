@@ -8,48 +8,80 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from trtserve_engines.engine import BatchResult
 from trtserve_engines.errors import ExecutionError
-from trtserve_server.errors import DeadlineExceeded, InferenceFailed, RequestCancelled, RequestError, ServerStopping
-from trtserve_server.request import BatchKey, InferRequest
+from trtserve_server.errors import (
+    DeadlineExceeded,
+    InferenceFailed,
+    ModelNotReady,
+    Overloaded,
+    RequestCancelled,
+    RequestError,
+    ServerStopping,
+)
+from trtserve_server.request import BatchKey, BatchTiming, InferRequest
 from trtserve_server.scheduling.batch import Batch, fail_batch, resolve, resolve_batch, row_problem
+from trtserve_server.scheduling.budget import ByteBudget
+from trtserve_server.scheduling.forecast import Forecast
 from trtserve_server.scheduling.instance import Instance
-from trtserve_server.scheduling.policy import BatchPolicy, Dispatch, WaitUntil, decide
-from trtserve_server.scheduling.queue import RequestQueue
+from trtserve_server.scheduling.pace import Pace
+from trtserve_server.scheduling.policy import BatchPolicy, Decision, Dispatch, WaitUntil, decide
+from trtserve_server.scheduling.pool import Pool
+from trtserve_server.scheduling.queue import RequestQueue, Waiting
+from trtserve_server.scheduling.queue_policy import QueuePolicy
 from trtserve_server.scheduling.quiet import QuietLoop
 from trtserve_server.scheduling.reactor import Cancel, Reactor
+from trtserve_server.scheduling.watchdog import Watchdog
 from trtserve_server.statistics import ModelStatistics
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class BatcherOptions:
+    """How one model's requests are scheduled.
+
+    `batched` says that outputs have a row for each row of the inputs, `inline` that the instance runs on the reactor's
+    own thread; `threads` are the numbers of threads that a run may be given, none where the engine decides. A run that
+    takes longer than `run_timeout_s` is given up.
+    """
+
+    policy: BatchPolicy
+    queue: QueuePolicy
+    batched: bool = True
+    inline: bool = False
+    threads: tuple[int, ...] = ()
+    run_timeout_s: float = math.inf
+
+
 class Batcher:
-    """Schedules the requests of one model over its instances; `inline` says that these run on this very thread."""
+    """Schedules the requests of one model over its instances."""
 
     def __init__(
-        self,
-        name: str,
-        policy: BatchPolicy,
-        reactor: Reactor,
-        statistics: ModelStatistics,
-        *,
-        max_queue_size: int,
-        inline: bool = False,
+        self, name: str, options: BatcherOptions, reactor: Reactor, statistics: ModelStatistics, budget: ByteBudget
     ) -> None:
         self._name = name
-        self._policy = policy
+        self._options = options
+        self._policy = options.policy
         self._reactor = reactor
         self._statistics = statistics
-        self._queue = RequestQueue(max_queue_size)
-        self._quiet = QuietLoop() if inline else None
-        self._idle: list[Instance] = []
+        self._budget = budget
+        self._queue = RequestQueue(options.queue)
+        self._pool = Pool(self._dispatch, options.threads)
+        self._pace = Pace()
+        self._watchdog = Watchdog(reactor, options.run_timeout_s, self._overdue)
+        self._forecast = Forecast(self._queue, self._pool, self._watchdog, self._pace, options.policy.max_rows)
+        self._quiet = QuietLoop() if options.inline else None
         self._running = 0  # requests in batches that instances work on
-        self._draining = False
+        self._closed: RequestError | None = None
         self._on_drained: Callable[[], None] | None = None
         self._wake_pending = False
         self._timer: Cancel | None = None
         self._timer_time = math.inf
+        self.on_lost: Callable[[Instance, str], None] = lambda instance, reason: None
+        """Called with an instance that hangs or has died, and why: it is to be replaced."""
 
     @property
     def waiting(self) -> int:
@@ -62,29 +94,38 @@ class Batcher:
         return self._running
 
     def submit(self, requests: Iterable[InferRequest]) -> None:
-        """Takes requests that fit the model; each is completed later, or now where it is refused."""
+        """Takes requests that fit the model; each is completed later, or now where it is refused or a lone one."""
+        now = self._reactor.now()
         for request in requests:
             try:
-                self._accept(request)
+                self._accept(request, now)
             except RequestError as error:
                 self._complete(request, error)
-        self._wake()
+        if self._quiet is not None and self._quiet.is_alone(len(self._queue)):
+            self._dispatch()
+        else:
+            self._wake()
 
     def cancel(self, request: InferRequest) -> None:
         """Gives up a request: waiting, it leaves the queue; running, its answer is dropped."""
         self._leave(request, RequestCancelled("the caller cancelled the request or is gone"))
 
     def instance_idle(self, instance: Instance) -> None:
-        """Takes an instance that has started, or is free again."""
-        self._idle.append(instance)
+        """Takes an instance that has started."""
+        self._pool.add(instance, self._reactor.now())
         self._wake()
 
     def batch_finished(
         self, instance: Instance, batch: Batch, outcome: BatchResult | Exception, started: float, ended: float
     ) -> None:
         """Takes what an instance made of a batch, and the instance back."""
-        self._running -= len(batch.requests)
-        self._idle.append(instance)
+        if self._watchdog.ended(instance) is None:
+            instance.stop()  # it was given up meanwhile, and its requests with it
+            return
+        self._end(instance, batch, ended - started)
+        self._pool.add(instance, ended)
+        if isinstance(outcome, BatchResult):
+            self._pace.ran(batch.rows, started, ended, waiting=len(self._queue) > 0)
         if len(self._queue):
             if self._quiet is None:
                 self._dispatch()  # first the instance's next batch, then the answers of the last one
@@ -93,37 +134,70 @@ class Batcher:
         error = self._failure(batch, outcome)
         if error is None:
             assert isinstance(outcome, BatchResult)
-            answered = resolve_batch(batch, outcome, started, ended)
-            self._statistics.record_batch(answered, outcome, batch.rows, started, ended)
+            _, *phases = outcome
+            timing = BatchTiming(instance.name, batch.rows, batch.idle_since, batch.cut, started, ended, *phases)
+            self._statistics.record_batch(resolve_batch(batch, outcome, timing), timing)
         else:
             self._statistics.record_failures(fail_batch(batch, error), error.reason, ended)
         self._check_drained()
 
+    def instance_died(self, instance: Instance, error: BaseException) -> None:
+        """Takes note of an instance whose thread has ended without being told to."""
+        log.error("%s: %s died", self._name, instance.name, exc_info=error)
+        batch = self._watchdog.ended(instance)
+        self._pool.remove(instance)
+        self._lose(instance, batch, f"{type(error).__name__} ended the thread that ran it")
+
     def drain(self, on_drained: Callable[[], None]) -> None:
         """Refuses new requests from now on; calls `on_drained` once every accepted one is completed."""
-        self._draining = True
+        self._closed = ServerStopping(
+            f"model {self._name!r} takes no new requests: it is being stopped; send elsewhere"
+        )
         self._on_drained = on_drained
         self._check_drained()
+
+    def fail(self, reason: str) -> None:
+        """Refuses new requests from now on and fails what waits: nothing is left that could run it."""
+        self._closed = ModelNotReady(f"model {self._name!r} is unavailable: {reason}")
+        self.abort(self._closed)
 
     def abort(self, error: RequestError) -> None:
         """Fails everything that waits."""
         for request in self._queue.waiting():
             self._leave(request, error)
 
-    def _accept(self, request: InferRequest) -> None:
-        if self._draining:
-            raise ServerStopping(f"model {self._name!r} takes no new requests: it is being stopped; send elsewhere")
-        if request.deadline <= self._reactor.now():
-            raise DeadlineExceeded("the deadline had passed before the request was queued")
-        self._queue.push(request)
+    def _accept(self, request: InferRequest, now: float) -> None:
+        if self._closed is not None:
+            raise type(self._closed)(str(self._closed))
+        queue = self._queue
+        queue.place(request)
+        if request.expires != math.inf and (reason := self._forecast.refusal(request, now)):
+            raise DeadlineExceeded(f"model {self._name!r}: {reason}")
+        try:
+            self._budget.take(request.size_bytes)
+            try:
+                queue.push(request)
+            except Overloaded:
+                self._budget.give(request.size_bytes)
+                raise
+        except Overloaded as error:
+            # When half of what waits will have been answered there is room, and not yet idleness.
+            error.retry_after_s = self._forecast.drain_s() / 2
+            raise
 
     def _leave(self, request: InferRequest, error: RequestError) -> None:
         if request.done:
             return
-        waiting = request.waiting
-        self._complete(request, error)
-        if waiting:
+        if request.waiting:
             self._queue.remove(request)
+            self._budget.give(request.size_bytes)
+        self._complete(request, error)
+        self._check_drained()
+
+    def _drop(self, request: InferRequest, reason: str) -> None:
+        """Refuses a request that has left the queue without being run."""
+        self._budget.give(request.size_bytes)
+        self._complete(request, DeadlineExceeded(reason))
         self._check_drained()
 
     def _complete(self, request: InferRequest, error: RequestError) -> None:
@@ -151,38 +225,56 @@ class Batcher:
         """Cuts batches as long as the policy says so, then sets the timer for what it waits for."""
         now = self._reactor.now()
         for request in self._queue.expired(now):
-            self._leave(request, DeadlineExceeded("the deadline passed while the request waited in the queue"))
+            self._drop(request, _expired(request, now))
         due = math.inf
-        while self._idle and (head := self._queue.head()) is not None:
-            decision = decide(*head, len(self._idle), now, self._policy)
+        while (head := self._queue.head()) is not None and (instance := self._pool.find()) is not None:
+            decision = self._decide(head, now)
             if isinstance(decision, Dispatch):
-                self._send(decision)
+                if self._send(instance, decision, now) and self._quiet is not None:
+                    break
                 continue
-            due = self._dispatch_others(now)
+            due = self._dispatch_others(instance, now)
             break
-        self._set_timer(min(due, self._queue.next_deadline()))
+        self._set_timer(min(due, self._queue.next_expiry()))
+        self._pool.settle()
 
-    def _dispatch_others(self, now: float) -> float:
+    def _dispatch_others(self, instance: Instance, now: float) -> float:
         """While the most urgent requests wait for more of their shape, others may be due; the earliest due time."""
         due = math.inf
-        for key, rows, oldest in self._queue.lanes():
-            decision = decide(rows, oldest, len(self._idle), now, self._policy)
-            if isinstance(decision, Dispatch):
-                self._send(decision, key)
-            elif isinstance(decision, WaitUntil):
+        free: Instance | None = instance
+        for lane in self._queue.lanes():
+            decision = self._decide(lane, now)
+            if isinstance(decision, WaitUntil):
                 due = min(due, decision.time)
+            elif isinstance(decision, Dispatch) and free is not None:
+                self._send(free, decision, now, lane.key)
+                free = self._pool.find()
         return due
 
-    def _send(self, decision: Dispatch, key: BatchKey | None = None) -> None:
-        batch = Batch(self._queue.take(decision.rows, key))
-        instance = self._idle.pop()
-        self._running += len(batch.requests)
+    def _decide(self, waiting: Waiting, now: float) -> Decision:
+        latest = self._forecast.latest_start(waiting.expires, waiting.rows)
+        return decide(waiting.rows, waiting.oldest, latest, self._pool.idle, now, self._policy)
+
+    def _send(self, instance: Instance, decision: Dispatch, now: float, key: BatchKey | None = None) -> bool:
+        """Cuts a batch and hands it over; False where all that it would have held was too late."""
+        requests, late = self._queue.take(decision.rows, key, ends=now + self._forecast.run_s(decision.rows, now))
+        for request in late:
+            left_ms = (request.deadline - now) * 1e3
+            self._drop(request, f"its turn came with {left_ms:.3g} ms left, too little for the run of the model")
+        if not requests:
+            return False
+        threads = self._pool.start(instance)
+        batch = Batch(requests, cut=now, idle_since=instance.idle_since, threads=threads)
+        self._running += len(requests)
         if log.isEnabledFor(logging.DEBUG):
             log.debug(
-                "%s: %d rows of %d requests to %s (%s); %d requests still wait",
-                self._name, batch.rows, len(batch.requests), instance.name, decision.reason, len(self._queue),
+                "%s: %d rows of %d requests to %s (%s)%s; %d requests still wait",
+                self._name, batch.rows, len(requests), instance.name, decision.reason,
+                f" with {threads} threads" if threads else "", len(self._queue),
             )  # fmt: skip
+        self._watchdog.started(instance, batch, now)
         instance.run(batch)
+        return True
 
     def _set_timer(self, time: float) -> None:
         if time == self._timer_time:
@@ -195,7 +287,7 @@ class Batcher:
     def _failure(self, batch: Batch, outcome: BatchResult | Exception) -> RequestError | None:
         """Why nothing of the batch can be answered; None where it can."""
         if isinstance(outcome, BatchResult):
-            problem = row_problem(batch, outcome.outputs)
+            problem = row_problem(batch, outcome.outputs, batched=self._options.batched)
             return InferenceFailed(f"model {self._name!r}: {problem}") if problem else None
         if isinstance(outcome, ExecutionError):
             log.warning("%s: a batch of %d rows failed: %s", self._name, batch.rows, outcome)
@@ -203,7 +295,33 @@ class Batcher:
         log.error("%s: a batch of %d rows failed", self._name, batch.rows, exc_info=outcome)
         return InferenceFailed(f"model {self._name!r} failed with {type(outcome).__name__}; the log has the details")
 
+    def _overdue(self, instance: Instance, batch: Batch) -> None:
+        reason = f"a run of {batch.rows} rows did not end within run_timeout_s = {self._options.run_timeout_s:g}"
+        log.error("%s: %s hangs: %s", self._name, instance.name, reason)
+        self._lose(instance, batch, reason)
+
+    def _lose(self, instance: Instance, batch: Batch | None, reason: str) -> None:
+        """Fails what an instance was running, and has the instance replaced."""
+        if batch is not None:
+            self._end(instance, batch, self._reactor.now() - batch.cut)
+            error = InferenceFailed(f"model {self._name!r}: {reason}")
+            self._statistics.record_failures(fail_batch(batch, error), error.reason, self._reactor.now())
+        self.on_lost(instance, reason)
+        self._check_drained()
+
+    def _end(self, instance: Instance, batch: Batch, seconds: float) -> None:
+        self._running -= len(batch.requests)
+        self._budget.give(batch.size_bytes)
+        self._pool.end(instance, batch.threads, seconds)
+
     def _check_drained(self) -> None:
-        if self._draining and self._on_drained and not len(self._queue) and not self._running:
+        if self._on_drained and not len(self._queue) and not self._running:
             on_drained, self._on_drained = self._on_drained, None
             on_drained()
+
+
+def _expired(request: InferRequest, now: float) -> str:
+    if request.deadline <= now:
+        return "the deadline passed while the request waited in the queue"
+    waited_ms = (request.expires - request.arrived) * 1e3
+    return f"the request's timeout of {waited_ms:.6g} ms passed while it waited in the queue"

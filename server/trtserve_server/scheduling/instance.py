@@ -11,6 +11,7 @@ from typing import Protocol
 
 from trtserve_engines.engine import BatchResult, ExecutionContext
 from trtserve_server.scheduling.batch import Batch
+from trtserve_server.scheduling.device import Device
 from trtserve_server.scheduling.reactor import Reactor
 
 log = logging.getLogger(__name__)
@@ -19,19 +20,23 @@ CreateContext = Callable[[], ExecutionContext]
 Started = Callable[["Instance", Exception | None], None]
 Outcome = BatchResult | Exception
 Finished = Callable[["Instance", Batch, Outcome, float, float], None]
+Died = Callable[["Instance", BaseException], None]
 
 
 class Instance(Protocol):
-    """Runs one batch at a time and reports each by the batcher's `batch_finished`."""
+    """Runs one batch at a time on `device` and reports each by the batcher's `batch_finished`."""
 
     name: str
+    device: Device
+    idle_since: float
+    """When it became free, on the reactor's clock; kept by the batcher."""
 
     def start(self) -> None:
         """Begins to live; `on_started` is called later, once."""
         ...
 
     def run(self, batch: Batch) -> None:
-        """Takes a batch; returns at once or nearly so. `on_finished` is called later."""
+        """Takes a batch; `on_finished` is called when it has run: later, or before this returns."""
         ...
 
     def stop(self) -> None:
@@ -47,23 +52,29 @@ class ThreadInstance:
     """Runs batches on a thread of its own, which makes, uses and frees the execution context.
 
     `on_started(instance, error or None)` is posted once, after the context is made and warmed up;
-    `on_finished(instance, batch, result or error, start, end)` after every batch, times on the reactor's clock.
+    `on_finished(instance, batch, result or error, start, end)` after every batch, times on the reactor's clock;
+    `on_died(instance, error)` if the thread ends without being told to.
     """
 
     def __init__(
         self,
         name: str,
+        device: Device,
         create_context: CreateContext,
         reactor: Reactor,
         *,
         on_started: Started,
         on_finished: Finished,
+        on_died: Died,
     ) -> None:
         self.name = name
+        self.device = device
+        self.idle_since = 0.0
         self._create_context = create_context
         self._reactor = reactor
         self._on_started = on_started
         self._on_finished = on_finished
+        self._on_died = on_died
         self._inbox: SimpleQueue[Batch | None] = SimpleQueue()
         # A daemon: a forced exit does not wait for a model that hangs.
         self._thread = Thread(target=self._main, name=name, daemon=True)
@@ -89,9 +100,12 @@ class ThreadInstance:
         context = self._open()
         if context is None:
             return
-        while (batch := self._inbox.get()) is not None:
-            self._run(context, batch)
-            del batch  # the wait for the next one must not keep this one's tensors
+        try:
+            while (batch := self._inbox.get()) is not None:
+                self._run(context, batch)
+                del batch  # the wait for the next one must not keep this one's tensors
+        except BaseException as error:  # what ends the thread, such as SystemExit, must not leave requests unanswered
+            self._reactor.post(self._on_died, self, error)
         context.close()
 
     def _open(self) -> ExecutionContext | None:
@@ -115,13 +129,17 @@ class InlineInstance:
     def __init__(
         self,
         name: str,
+        device: Device,
         create_context: CreateContext,
         reactor: Reactor,
         *,
         on_started: Started,
         on_finished: Finished,
+        on_died: Died,
     ) -> None:
         self.name = name
+        self.device = device
+        self.idle_since = 0.0
         self._create_context = create_context
         self._reactor = reactor
         self._on_started = on_started
@@ -138,13 +156,11 @@ class InlineInstance:
         self._reactor.soon(partial(self._on_started, self, error))
 
     def run(self, batch: Batch) -> None:
-        """See Instance."""
+        """See Instance: the batch has run when this returns."""
         assert self._context is not None
         start = self._reactor.now()
         outcome = _outcome(self._context, batch)
-        end = self._reactor.now()
-        # Later, because the batcher is in the middle of handing out batches.
-        self._reactor.soon(partial(self._on_finished, self, batch, outcome, start, end))
+        self._on_finished(self, batch, outcome, start, self._reactor.now())
 
     def stop(self) -> None:
         """See Instance."""
@@ -158,6 +174,6 @@ class InlineInstance:
 
 def _outcome(context: ExecutionContext, batch: Batch) -> Outcome:
     try:
-        return context.run(batch.parts)
+        return context.run(batch.parts, batch.threads)
     except Exception as error:
         return error

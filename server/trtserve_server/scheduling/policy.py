@@ -35,10 +35,11 @@ class WaitForWork(NamedTuple):
 Decision = Dispatch | WaitUntil | WaitForWork
 
 
-def decide(rows: int, oldest: float, idle: int, now: float, policy: BatchPolicy) -> Decision:
+def decide(rows: int, oldest: float, latest_start: float, idle: int, now: float, policy: BatchPolicy) -> Decision:
     """What to do with `rows` rows that may share a batch, the oldest of which arrived at time `oldest`.
 
-    Work-conserving: while no instance is idle the pending batch grows; the delay holds only while one is.
+    Work-conserving: while no instance is idle the pending batch grows; the delay holds only while one is, and not
+    beyond `latest_start`, when a run has to start for the most urgent deadline.
     """
     if rows == 0 or idle == 0:
         return WaitForWork()
@@ -50,4 +51,6 @@ def decide(rows: int, oldest: float, idle: int, now: float, policy: BatchPolicy)
     due = oldest + policy.max_delay_s
     if now >= due:
         return Dispatch(rows, "delay over" if policy.max_delay_s else "instance idle")
-    return WaitUntil(due)
+    if now >= latest_start:
+        return Dispatch(rows, "a deadline is near")
+    return WaitUntil(min(due, latest_start))

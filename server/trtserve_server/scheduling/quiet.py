@@ -17,22 +17,34 @@ MAX_TURNS = 32
 ALONE = 4
 """Batches of one request in a row after which a caller counts as alone: nobody else is to be waited for."""
 
+LOOK_EVERY = 8
+"""Of the requests of a lone caller, one in so many is made to wait for others, to notice that he has company."""
+
 
 class QuietLoop:
     """Counts turns of the loop between the arrival of a request and the cutting of a batch."""
 
-    __slots__ = ("_alone", "_quiet", "_turns", "_waiting")
+    __slots__ = ("_alone", "_quiet", "_turns", "_unwatched", "_waiting")
 
     def __init__(self) -> None:
-        self._turns = self._quiet = self._waiting = self._alone = 0
+        self._turns = self._quiet = self._waiting = self._alone = self._unwatched = 0
+
+    def is_alone(self, waiting: int) -> bool:
+        """Called with the number of waiting requests when one comes: whether it is to be run at once."""
+        if self._alone < ALONE or waiting != 1:
+            return False
+        self._unwatched += 1
+        if self._unwatched < LOOK_EVERY:
+            return True
+        self._unwatched = 0
+        return False
 
     def is_quiet(self, waiting: int) -> bool:
         """Called once a turn with the number of waiting requests: whether the batch is to be cut now."""
         self._turns += 1
         self._quiet = self._quiet + 1 if waiting == self._waiting else 0
         self._waiting = waiting
-        enough = 1 if self._alone >= ALONE and waiting == 1 else QUIET_TURNS
-        if self._quiet < enough and self._turns < MAX_TURNS:
+        if self._quiet < QUIET_TURNS and self._turns < MAX_TURNS:
             return False
         self._alone = self._alone + 1 if waiting == 1 else 0
         self._turns = self._quiet = self._waiting = 0

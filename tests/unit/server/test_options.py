@@ -62,7 +62,7 @@ def test_lists_and_booleans_in_the_environment():
         (["--grpc-adress", "x:1"], ["'--grpc-adress'", "'--grpc-address'"]),
         (["--grpc", "x:1"], ["'--grpc'"]),
         (["--instances", "many"], ["--instances", "'many'", "whole number"]),
-        (["--instances", "0"], ["instances = 0", "at least 1"]),
+        (["--instances", "-1"], ["instances = -1", "at least 0"]),
         (["--drain-timeout-s", "soon"], ["--drain-timeout-s", "a number"]),
         (["--backend", "tensorflow"], ["'tensorflow'", "onnxruntime"]),
         (["--device", "tpu"], ["'tpu'", "gpu:0,1"]),

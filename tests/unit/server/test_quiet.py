@@ -1,6 +1,6 @@
 """When an instance on the loop's own thread stops waiting for more requests."""
 
-from trtserve_server.scheduling.quiet import ALONE, MAX_TURNS, QUIET_TURNS, QuietLoop
+from trtserve_server.scheduling.quiet import ALONE, LOOK_EVERY, MAX_TURNS, QUIET_TURNS, QuietLoop
 
 
 def turns_until_quiet(waiting_by_turn):
@@ -44,14 +44,31 @@ def turns_of_lone_requests(loop, batches):
     return counts
 
 
-def test_a_caller_who_has_been_alone_for_a_while_hardly_waits():
-    assert turns_of_lone_requests(QuietLoop(), ALONE + 2) == [QUIET_TURNS + 1] * ALONE + [2, 2]
-
-
-def test_company_makes_the_wait_long_again():
+def lone_loop():
     loop = QuietLoop()
-    turns_of_lone_requests(loop, ALONE + 1)
-    assert not loop.is_quiet(1)
+    turns_of_lone_requests(loop, ALONE)
+    return loop
+
+
+def test_a_caller_who_has_been_alone_for_a_while_is_not_made_to_wait():
+    loop = QuietLoop()
+    turns_of_lone_requests(loop, ALONE - 1)
+    assert not loop.is_alone(1)
+    turns_of_lone_requests(loop, 1)
+    assert loop.is_alone(1)
+
+
+def test_one_in_so_many_requests_of_a_lone_caller_waits_to_see_whether_others_come():
+    loop = lone_loop()
+    assert [loop.is_alone(1) for _ in range(2 * LOOK_EVERY)] == [*[True] * (LOOK_EVERY - 1), False] * 2
+
+
+def test_two_requests_at_once_are_company():
+    assert not lone_loop().is_alone(2)
+
+
+def test_company_that_is_seen_makes_everyone_wait_again():
+    loop = lone_loop()
     while not loop.is_quiet(2):
         pass
-    assert turns_of_lone_requests(loop, 1) == [QUIET_TURNS + 1]
+    assert not loop.is_alone(1)

@@ -87,9 +87,12 @@ def test_config_pbtxt_is_read_by_our_names(repository, caplog):
             dynamic_batching {
               preferred_batch_size: [ 4, 8 ]
               max_queue_delay_microseconds: 100
-              default_queue_policy { max_queue_size: 7 }
+              priority_levels: 3
+              default_priority_level: 2
+              default_queue_policy { max_queue_size: 7 default_timeout_microseconds: 500 timeout_action: DELAY }
+              priority_queue_policy { key: 1 value { max_queue_size: 2 allow_timeout_override: true } }
             }
-            optimization { graph { level: 1 } }
+            optimization { eager_batching: true }
         """,
     )
     with caplog.at_level(logging.WARNING):
@@ -101,7 +104,13 @@ def test_config_pbtxt_is_read_by_our_names(repository, caplog):
     assert [(tensor.datatype, tensor.label_filename) for tensor in config.outputs] == [("BYTES", "l.txt")]
     assert config.batching.preferred_batch_sizes == (4, 8)
     assert (config.batching.max_queue_delay_us, config.batching.max_queue_size) == (100, 7)
-    assert "no effect here: optimization" in caplog.text
+    assert (config.batching.priority_levels, config.batching.default_priority_level) == (3, 2)
+    assert (config.batching.default_timeout_us, config.batching.timeout_action) == (500, "delay")
+    assert not config.batching.allow_timeout_override
+    (level,) = config.levels
+    assert (level.level, level.max_queue_size, level.timeout_action) == (1, 2, "reject")
+    assert level.allow_timeout_override
+    assert "no effect here: optimization.eager_batching (a batch is gathered" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,61 @@
+"""Whether a request that has just come can be answered in time, from what waits, what runs and how fast that goes."""
+
+from __future__ import annotations
+
+import math
+
+from trtserve_server.request import InferRequest
+from trtserve_server.scheduling.admission import MARGIN, too_late
+from trtserve_server.scheduling.pace import Pace
+from trtserve_server.scheduling.pool import Pool
+from trtserve_server.scheduling.queue import RequestQueue
+from trtserve_server.scheduling.watchdog import Watchdog
+
+_FRESH_S = 1.0
+"""After so long without a run, what a run takes is tried again instead of trusted: a slow start is not for ever."""
+
+
+class Forecast:
+    """Reads one batcher's parts; changes nothing."""
+
+    def __init__(self, queue: RequestQueue, pool: Pool, watchdog: Watchdog, pace: Pace, max_rows: int) -> None:
+        self._queue = queue
+        self._pool = pool
+        self._watchdog = watchdog
+        self._pace = pace
+        self._max_rows = max_rows
+
+    def refusal(self, request: InferRequest, now: float) -> str:
+        """Why a request, which is placed but not yet pushed, cannot be answered in time; "" where it can."""
+        rows = self._queue.rows
+        wait_s = 0.0 if self._pool.idle else self._until_idle_s(now)
+        if rows:
+            if now + (wait_s + self.drain_s()) * MARGIN + self._pace.run_s(self._max_rows) < request.expires:
+                return ""  # in time even behind all others
+            rows = int(self._queue.rows_before(request))
+        wait_s += rows * self._pace.row_s
+        run_s = self.run_s(min(self._max_rows, rows + request.rows), now)
+        return too_late(now, request.deadline, request.expires, wait_s, run_s)
+
+    def run_s(self, rows: int, now: float) -> float:
+        """The least that a run of `rows` rows takes; 0 where that is to be found out anew."""
+        if self._watchdog.oldest() is None and now - self._pace.last > _FRESH_S:
+            return 0.0
+        return self._pace.run_s(rows)
+
+    def latest_start(self, expires: float, rows: int) -> float:
+        """When a batch of up to `rows` rows has to start, the most urgent of which expires at `expires`."""
+        if expires == math.inf:
+            return expires
+        return expires - MARGIN * self._pace.run_s(min(rows, self._max_rows))
+
+    def drain_s(self) -> float:
+        """In how many seconds all that waits now will have been run."""
+        return self._queue.rows * self._pace.row_s
+
+    def _until_idle_s(self, now: float) -> float:
+        oldest = self._watchdog.oldest()
+        if oldest is None:
+            return 0.0
+        since, batch = oldest
+        return max(0.0, since + self._pace.run_s(batch.rows) - now)

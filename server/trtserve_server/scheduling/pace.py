@@ -1,0 +1,46 @@
+"""How fast a model answers, as measured: what a run takes, and what a row takes while others wait."""
+
+from __future__ import annotations
+
+from collections import deque
+
+_RUNS = 8
+"""Runs that are remembered of each size. The least counts, so that one slow run does not pass for the model's pace."""
+
+_WEIGHT = 0.2
+"""Of the newest measurement in the mean time per row."""
+
+
+class Pace:
+    """Measurements of one model; times in seconds. What is unknown counts as 0: nothing is refused on a guess."""
+
+    def __init__(self) -> None:
+        self._runs: dict[int, deque[float]] = {}
+        self._least: dict[int, float] = {}
+        self._backlog_from: float | None = None
+        self.row_s = 0.0
+        """Mean time per row while requests wait, over all instances."""
+        self.last = 0.0
+        """When the last batch ended."""
+
+    def ran(self, rows: int, started: float, ended: float, *, waiting: bool) -> None:
+        """Takes one run of `rows` rows; `waiting` says whether requests were waiting when it ended."""
+        size = rows.bit_length()
+        runs = self._runs.get(size)
+        if runs is None:
+            runs = self._runs[size] = deque(maxlen=_RUNS)
+        runs.append(ended - started)
+        self._least[size] = min(runs)
+        if self._backlog_from is not None:
+            row_s = (ended - self._backlog_from) / rows
+            self.row_s += _WEIGHT * (row_s - self.row_s) if self.row_s else row_s
+        self._backlog_from = ended if waiting else None
+        self.last = ended
+
+    def run_s(self, rows: int) -> float:
+        """The least that a recent run of about `rows` rows took, or of fewer where none had as many."""
+        least = self._least
+        for size in range(rows.bit_length(), 0, -1):
+            if size in least:
+                return least[size]
+        return 0.0

@@ -1,0 +1,111 @@
+"""Deadlines that cannot be met: the decision as a table, the measured pace, and the forecast of a batcher's parts."""
+
+import math
+
+import pytest
+
+from trtserve_server.errors import ServerOverloaded
+from trtserve_server.request import InferRequest
+from trtserve_server.scheduling.admission import MARGIN, too_late
+from trtserve_server.scheduling.budget import ByteBudget
+from trtserve_server.scheduling.expiry import ExpiryIndex
+from trtserve_server.scheduling.pace import Pace
+
+
+@pytest.mark.parametrize(
+    ("deadline", "expires", "wait_s", "run_s", "words"),
+    [
+        (math.inf, math.inf, 99.0, 99.0, ()),
+        (10.0, 10.0, 0.0, 0.0, ("had passed before the request was queued",)),
+        (10.1, 10.1, 0.0, 0.0, ()),
+        (10.1, 10.1, 0.0, 0.09, ()),
+        (10.1, 10.1, 0.0, 0.2, ("100 ms are left", "the run of the model would eat the time", "200 ms")),
+        (10.1, 10.1, 0.07, 0.05, ("the wait in the queue would eat the time", "84 ms", "50 ms")),
+        (10.1, 10.1, 0.5, 0.0, ("100 ms are left", "the wait in the queue would take about 600 ms")),
+        (math.inf, 10.2, 0.5, 0.0, ("200 ms are left", "the wait in the queue would take")),
+        (math.inf, 10.7, 0.5, 99.0, ()),
+        (20.0, 10.7, 0.5, 9.0, ()),
+    ],
+)
+def test_whether_a_request_at_time_10_can_be_answered_in_time(deadline, expires, wait_s, run_s, words):
+    refusal = too_late(10.0, deadline, expires, wait_s, run_s)
+    assert bool(refusal) == bool(words)
+    assert [word for word in words if word not in refusal] == []
+
+
+def test_the_margin_makes_waits_longer():
+    assert MARGIN > 1
+
+
+def test_the_pace_of_a_run_is_the_least_of_recent_ones_of_its_size_or_of_smaller_ones():
+    pace = Pace()
+    assert pace.run_s(4) == 0.0
+    pace.ran(1, 0.0, 0.5, waiting=False)
+    assert pace.run_s(1) == pace.run_s(100) == 0.5
+    for seconds in (9.0, 2.0, 3.0):
+        pace.ran(8, 0.0, seconds, waiting=False)
+    assert (pace.run_s(8), pace.run_s(15), pace.run_s(7), pace.run_s(1)) == (2.0, 2.0, 0.5, 0.5)
+
+
+def test_a_pace_that_changes_is_followed():
+    pace = Pace()
+    pace.ran(1, 0.0, 0.001, waiting=False)
+    for _ in range(8):
+        pace.ran(1, 0.0, 5.0, waiting=False)
+    assert pace.run_s(1) == 5.0
+
+
+def test_seconds_per_row_are_measured_only_while_requests_wait():
+    pace = Pace()
+    pace.ran(10, 0.0, 1.0, waiting=False)
+    pace.ran(10, 50.0, 51.0, waiting=True)
+    assert pace.row_s == 0.0
+    pace.ran(10, 51.0, 53.0, waiting=True)
+    assert pace.row_s == pytest.approx(0.2)
+    pace.ran(10, 53.0, 54.0, waiting=False)
+    assert pace.row_s == pytest.approx(0.18)
+
+
+def test_two_instances_answer_twice_as_fast():
+    pace = Pace()
+    for number in range(40):  # each run takes 2 s, one ends every second
+        pace.ran(10, number - 2.0, float(number), waiting=True)
+    assert pace.row_s == pytest.approx(0.1)
+
+
+def test_the_budget_refuses_what_would_pass_its_limit_but_lets_one_request_in():
+    budget = ByteBudget(100)
+    budget.take(500)
+    with pytest.raises(ServerOverloaded, match="hold 500 bytes; 1 more would pass max_inflight_bytes = 100"):
+        budget.take(1)
+    budget.give(500)
+    budget.take(60)
+    budget.take(40)
+    assert budget.held == 100
+
+
+def expiring(time):
+    return InferRequest({}, lambda outcome: None, arrived=0.0, deadline=time)
+
+
+def test_expired_requests_are_given_within_a_millisecond_and_once():
+    index = ExpiryIndex()
+    requests = [expiring(time) for time in (1.0, 1.0004, 2.0, 700.0)]
+    for request in requests:
+        index.add(request)
+    assert index.pop(0.999) == []
+    assert set(index.pop(1.0015)) == set(requests[:2])
+    index.discard(requests[2])
+    assert index.pop(2.5) == []
+    assert index.next() == pytest.approx(700.0, abs=2e-3)
+
+
+def test_times_that_are_dropped_again_and_again_do_not_pile_up():
+    index = ExpiryIndex()
+    for number in range(10_000):
+        request = expiring(1000.0 + number)
+        index.add(request)
+        index.discard(request)
+        index.next()
+    assert len(index._times) < 200
+    assert index.next() == math.inf
