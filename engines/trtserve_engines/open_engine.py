@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
 
 from trtserve_engines.backend_choice import choose_backend
 from trtserve_engines.config import OnnxRuntimeOptions
 from trtserve_engines.engine import Engine
 from trtserve_engines.look_at_machine import look_at_machine
 from trtserve_engines.onnx_model import OnnxModel
-from trtserve_engines.tensorrt.build_config import BuildConfig
-from trtserve_engines.tensorrt.cache_options import CacheOptions
 from trtserve_engines.tensorrt.step import Watch
+from trtserve_engines.tensorrt.tensorrt_options import TensorRtOptions
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TensorRtOptions:
-    """How TensorRT engines are built, kept and run; `cuda_driver` is one of CUDA_DRIVERS."""
-
-    build: BuildConfig = field(default_factory=BuildConfig)
-    cache: CacheOptions = field(default_factory=CacheOptions)
-    cuda_driver: str = "auto"
 
 
 def open_engine(
@@ -47,7 +36,7 @@ def open_engine(
         # Imported here because it loads what only this backend needs.
         from trtserve_engines.tensorrt.open_tensorrt import open_tensorrt
 
-        return open_tensorrt(model, gpu, tensorrt.build, tensorrt.cache, tensorrt.cuda_driver, watch or Watch())
+        return open_tensorrt(model, gpu, tensorrt, watch or Watch())
     # Imported here because loading ONNX Runtime takes longer than everything else together.
     from trtserve_engines.onnxruntime_engine import OnnxRuntimeEngine
 

@@ -17,8 +17,9 @@ from trtserve_engines.config import (
     option,
     same_option,
 )
-from trtserve_engines.tensorrt.build_config import BuildConfig
+from trtserve_engines.cuda.open_driver import CUDA_DRIVERS
 from trtserve_engines.tensorrt.cache_options import CacheOptions
+from trtserve_engines.tensorrt.tensorrt_config import TensorRtConfig
 
 TIMEOUT_ACTIONS = ("reject", "delay")
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -27,7 +28,6 @@ OFF, TIMESTAMPS, TENSORS = "OFF", "TIMESTAMPS", "TENSORS"
 TRACE_LEVELS = (OFF, TIMESTAMPS, TENSORS)
 MODEL_CONTROL_MODES = ("none", "poll", "explicit")
 MAX_MESSAGE_BYTES = 2**31 - 1
-CUDA_DRIVERS = ("auto", "pycuda", "cuda-bindings")
 WHILE_BUILDING = ("wait", "serve-on-cpu")
 
 
@@ -130,7 +130,7 @@ class ModelConfig:
     warmup_runs: int = option(1, "runs with made-up data per instance before the model is ready")
     batching: BatchConfig = field(default_factory=BatchConfig)
     onnxruntime: OnnxRuntimeOptions = field(default_factory=OnnxRuntimeOptions)
-    tensorrt: BuildConfig = field(default_factory=BuildConfig)
+    tensorrt: TensorRtConfig = field(default_factory=TensorRtConfig)
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -245,7 +245,7 @@ class ServerConfig:
     trace: TraceConfig = field(default_factory=TraceConfig)
     batching: BatchConfig = field(default_factory=BatchConfig)
     onnxruntime: OnnxRuntimeOptions = field(default_factory=OnnxRuntimeOptions)
-    tensorrt: BuildConfig = field(default_factory=BuildConfig)
+    tensorrt: TensorRtConfig = field(default_factory=TensorRtConfig)
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -282,9 +282,9 @@ def parse_address(address: str, name: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _check_batch_of_profile(tensorrt: BuildConfig) -> None:
+def _check_batch_of_profile(tensorrt: TensorRtConfig) -> None:
     """A server derives profiles from the batches that it makes itself."""
     for name in ("max_batch_size", "preferred_batch_size"):
-        if getattr(tensorrt, name) != getattr(BuildConfig, name):
+        if getattr(tensorrt, name) != getattr(TensorRtConfig, name):
             meant = {"max_batch_size": "max_batch_size", "preferred_batch_size": "batching.preferred_batch_sizes"}[name]
             raise ConfigError(f"tensorrt.{name} follows from {meant} in a server; set that")

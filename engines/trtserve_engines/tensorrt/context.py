@@ -80,8 +80,8 @@ class TensorRtContext:
         """Whether batches are launched as CUDA graphs."""
         return bool(self._slots[0].graphs)
 
-    def run(self, parts: Sequence[Arrays]) -> BatchResult:
-        """Runs the rows of all parts as one batch; see ExecutionContext."""
+    def run(self, parts: Sequence[Arrays], threads: int = 0) -> BatchResult:
+        """Runs the rows of all parts as one batch; see ExecutionContext. The host's threads have no part in it."""
         return self.collect(self.launch(parts))
 
     def launch(self, parts: Sequence[Arrays]) -> Pending:

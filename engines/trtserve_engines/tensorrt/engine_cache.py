@@ -4,6 +4,7 @@ engines/KEY/plan, entry.json     whole or not there: an entry appears by one ren
 partial/KEY                      being written or removed by the holder of KEY's lock
 damaged/KEY                      set aside, never served
 locks/KEY                        see file_lock.py
+timings/                         see timing_store.py
 """
 
 from __future__ import annotations
@@ -64,6 +65,11 @@ class EngineCache:
             self._sweep()
         except OSError as error:
             raise _unwritable(folder, error) from error
+
+    @property
+    def timings_folder(self) -> Path:
+        """Where the timing caches of builds are kept."""
+        return self.folder / "timings"
 
     def find(self, key: EngineKey) -> StoredEngine | None:
         """The engine of a key, checked byte by byte; None where there is none. Raises DamagedEntryError."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from mmap import mmap
 from typing import Any
 
@@ -29,6 +29,7 @@ class TensorRtEngine:
     """See Engine. TensorRT's own objects are made and freed on a thread of the engine's own."""
 
     backend = "tensorrt"
+    thread_choices: tuple[int, ...] = ()
 
     def __init__(self, thread: DeviceThread, parts: EngineParts) -> None:
         self._thread = thread
@@ -36,6 +37,9 @@ class TensorRtEngine:
         self.signature: Signature = parts.io.signature
         self.device = f"gpu:{parts.gpu}"
         self.max_rows = _max_rows(parts.io)
+        self.scratch_bytes = parts.scratch_bytes
+        self.io_bytes = parts.layout.total_bytes
+        self.facts: Mapping[str, str] = {}
 
     @classmethod
     def load(

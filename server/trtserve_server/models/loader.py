@@ -19,11 +19,12 @@ from trtserve_engines.engine import Engine, ExecutionContext
 from trtserve_engines.errors import EngineError, EngineNotBuiltError, ExecutionError, ModelFileError
 from trtserve_engines.look_at_machine import look_at_machine
 from trtserve_engines.onnx_model import OnnxModel, read_onnx_model
-from trtserve_engines.open_engine import TensorRtOptions, open_engine
+from trtserve_engines.open_engine import open_engine
 from trtserve_engines.samples import DYNAMIC_SIZES, sample_inputs
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
 from trtserve_engines.tensorrt.cache_options import CacheOptions
 from trtserve_engines.tensorrt.step import Watch
+from trtserve_engines.tensorrt.tensorrt_options import TensorRtOptions
 from trtserve_protos import dtypes
 from trtserve_protos.errors import DataTypeError
 from trtserve_server.config import ModelConfig, ServerConfig, TensorConfig
@@ -154,7 +155,7 @@ def _open_model(model: OnnxModel, config: ModelConfig, server: ServerConfig, wat
                 backend=placement.backend,
                 device="cpu" if gpu is None else f"gpu:{gpu}",
                 onnxruntime=config.onnxruntime,
-                tensorrt=_tensorrt_options(config, server),
+                tensorrt=_tensorrt_options(config, server, instances or 1),
                 watch=watch,
             )
             engines.append(PlacedEngine(engine, instances))
@@ -165,13 +166,13 @@ def _open_model(model: OnnxModel, config: ModelConfig, server: ServerConfig, wat
     return OpenedModel(tuple(engines), facts)
 
 
-def _tensorrt_options(config: ModelConfig, server: ServerConfig) -> TensorRtOptions:
+def _tensorrt_options(config: ModelConfig, server: ServerConfig, instances: int) -> TensorRtOptions:
     """How the model's engine is built: its profiles follow from the batches."""
     largest = config.max_batch_size or server.default_max_batch_size
     preferred = max(config.batching.preferred_batch_sizes, default=0)
-    build = replace(config.tensorrt, max_batch_size=largest, preferred_batch_size=min(preferred, largest))
+    tensorrt = replace(config.tensorrt, max_batch_size=largest, preferred_batch_size=min(preferred, largest))
     cache = CacheOptions(server.engine_cache, server.engine_cache_max_bytes, server.engine_cache_key)
-    return TensorRtOptions(build, cache, server.cuda_driver)
+    return TensorRtOptions(tensorrt, cache, server.cuda_driver, instances)
 
 
 def _on_cpu(config: ModelConfig) -> ModelConfig:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.models import make_models as models
 from tests.support.scripted_toolchain import GPU, PLAN, ScriptedToolchain
-from trtserve_engines.errors import BuildCancelledError, EngineError, EngineNotBuiltError, ModelFileError
+from trtserve_engines.errors import AccuracyError, BuildCancelledError, EngineError, EngineNotBuiltError, ModelFileError
 from trtserve_engines.onnx_model import read_onnx_model
 from trtserve_engines.tensorrt.build_config import BuildConfig
 from trtserve_engines.tensorrt.engine_cache import EngineCache
@@ -38,8 +38,8 @@ def leftovers(cache):
 
 def test_the_first_time_it_is_built_checked_and_kept(model, cache):
     steps = []
-    toolchain = ScriptedToolchain()
-    provided = provide_engine(model, BuildConfig(), toolchain, cache, Watch(lambda step: steps.append(str(step))))
+    toolchain = ScriptedToolchain(model)
+    provided = provide_engine(toolchain, cache, Watch(lambda step: steps.append(str(step))))
     assert (toolchain.builds, provided.from_cache, provided.problem) == (1, False, "")
     assert steps == ["building 50 %, about 3 s left", "checking its accuracy"]
     (entry,) = cache.entries()
@@ -50,41 +50,52 @@ def test_the_first_time_it_is_built_checked_and_kept(model, cache):
 
 
 def test_the_second_time_nothing_is_built(model, cache):
-    provide_engine(model, BuildConfig(), ScriptedToolchain(), cache, Watch())
-    toolchain = ScriptedToolchain(on_build=pytest.fail, on_check=pytest.fail)
-    assert provide_engine(model, BuildConfig(), toolchain, cache, Watch()).from_cache
-    assert len(toolchain.engines) == 1
+    provide_engine(ScriptedToolchain(model), cache, Watch())
+    toolchain = ScriptedToolchain(model, on_build=pytest.fail)
+    provided = provide_engine(toolchain, cache, Watch())
+    assert (provided.from_cache, len(toolchain.engines)) == (True, 1)
+    assert toolchain.checked == [provided.sidecar.accuracy]
+
+
+def test_a_cached_engine_that_is_beyond_todays_tolerance_does_not_serve(model, cache):
+    provide_engine(ScriptedToolchain(model), cache, Watch())
+
+    def fail():
+        raise AccuracyError("output 'y' is off")
+
+    toolchain = ScriptedToolchain(model, on_check=fail)
+    with pytest.raises(AccuracyError, match="output 'y' is off"):
+        provide_engine(toolchain, cache, Watch())
+    assert toolchain.engines[0].closed
+    assert len(cache.entries()) == 1
 
 
 @pytest.mark.parametrize(
-    ("config", "toolchain", "reason"),
+    ("other", "reason"),
     [
-        (BuildConfig(tf32=False), ScriptedToolchain(), "build option tf32 changed: true -> false"),
-        (BuildConfig(), ScriptedToolchain(tensorrt_version="11.4.0.1"), "TensorRT changed: 10.16.1.11 -> 11.4.0.1"),
-        (BuildConfig(), ScriptedToolchain(gpu=replace(GPU, name="A10")), "GPU changed: NVIDIA L4 -> A10"),
-        (
-            BuildConfig(),
-            ScriptedToolchain(gpu=replace(GPU, driver_version=(12, 8))),
-            "CUDA driver changed: 13.0 -> 12.8",
-        ),
+        ({"config": BuildConfig(tf32=False)}, "build option tf32 changed: true -> false"),
+        ({"tensorrt_version": "11.4.0.1"}, "TensorRT changed: 10.16.1.11 -> 11.4.0.1"),
+        ({"gpu": replace(GPU, name="A10")}, "GPU changed: NVIDIA L4 -> A10"),
+        ({"gpu": replace(GPU, driver_version=(12, 8))}, "CUDA driver changed: 13.0 -> 12.8"),
     ],
 )
-def test_whatever_differs_is_built_anew_and_said(model, cache, caplog, config, toolchain, reason):
+def test_whatever_differs_is_built_anew_and_said(model, cache, caplog, other, reason):
     caplog.set_level(logging.INFO, "trtserve_engines")
-    provide_engine(model, BuildConfig(), ScriptedToolchain(), cache, Watch())
+    provide_engine(ScriptedToolchain(model), cache, Watch())
     assert "the cache has no engine of this model" in caplog.text
-    provide_engine(model, config, toolchain, cache, Watch())
+    toolchain = ScriptedToolchain(model, **other)
+    provide_engine(toolchain, cache, Watch())
     assert toolchain.builds == 1
     assert f"building an engine: {reason}" in caplog.text
     assert len(cache.entries()) == 2
 
 
 def test_a_damaged_engine_is_set_aside_and_built_again(model, cache, caplog):
-    provide_engine(model, BuildConfig(), ScriptedToolchain(), cache, Watch())
+    provide_engine(ScriptedToolchain(model), cache, Watch())
     (entry,) = cache.entries()
     os.truncate(cache.folder / "engines" / entry.digest / "plan", 5)
-    toolchain = ScriptedToolchain()
-    assert not provide_engine(model, BuildConfig(), toolchain, cache, Watch()).from_cache
+    toolchain = ScriptedToolchain(model)
+    assert not provide_engine(toolchain, cache, Watch()).from_cache
     assert toolchain.builds == 1
     assert "its plan has 5 bytes; 4000 were written; it was moved to" in caplog.text
     assert list(cache.damaged()) == [entry.digest]
@@ -92,14 +103,9 @@ def test_a_damaged_engine_is_set_aside_and_built_again(model, cache, caplog):
 
 
 def test_a_cached_plan_that_tensorrt_refuses_is_set_aside_and_built_again(model, cache):
-    class Old(ScriptedToolchain):
-        def build(self, *arguments):
-            super().build(*arguments)
-            return b"old"
-
-    provide_engine(model, BuildConfig(), Old(), cache, Watch())
-    toolchain = ScriptedToolchain(refused=(b"old",))
-    provided = provide_engine(model, BuildConfig(), toolchain, cache, Watch())
+    provide_engine(ScriptedToolchain(model, plan=b"old"), cache, Watch())
+    toolchain = ScriptedToolchain(model, refused=(b"old",))
+    provided = provide_engine(toolchain, cache, Watch())
     assert (provided.from_cache, toolchain.builds) == (False, 1)
     assert list(cache.damaged().values()) == ["TensorRT does not take the plan"]
 
@@ -107,15 +113,15 @@ def test_a_cached_plan_that_tensorrt_refuses_is_set_aside_and_built_again(model,
 def test_where_no_build_is_allowed_only_what_is_cached_is_opened(model, cache):
     asked = Watch(may_build=False)
     with pytest.raises(EngineNotBuiltError, match="has no engine yet: the cache has no engine of this model"):
-        provide_engine(model, BuildConfig(), ScriptedToolchain(on_build=pytest.fail), cache, asked)
-    provide_engine(model, BuildConfig(), ScriptedToolchain(), cache, Watch())
-    assert provide_engine(model, BuildConfig(), ScriptedToolchain(), cache, asked).from_cache
+        provide_engine(ScriptedToolchain(model, on_build=pytest.fail), cache, asked)
+    provide_engine(ScriptedToolchain(model), cache, Watch())
+    assert provide_engine(ScriptedToolchain(model), cache, asked).from_cache
 
 
 def test_a_model_that_changes_while_it_is_built_is_not_kept_under_its_old_digest(model, cache):
-    toolchain = ScriptedToolchain(on_build=lambda: model.path.write_bytes(b"other"))
+    toolchain = ScriptedToolchain(model, on_build=lambda: model.path.write_bytes(b"other"))
     with pytest.raises(ModelFileError, match="changed while its engine was built"):
-        provide_engine(model, BuildConfig(), toolchain, cache, Watch())
+        provide_engine(toolchain, cache, Watch())
     assert cache.entries() == []
 
 
@@ -124,9 +130,9 @@ def test_what_fails_is_not_kept_and_frees_its_engine(model, cache, stage):
     def fail():
         raise EngineError("no")
 
-    toolchain = ScriptedToolchain(**{stage: fail})
+    toolchain = ScriptedToolchain(model, **{stage: fail})
     with pytest.raises(EngineError, match="no"):
-        provide_engine(model, BuildConfig(), toolchain, cache, Watch())
+        provide_engine(toolchain, cache, Watch())
     assert all(engine.closed for engine in toolchain.engines)
     assert cache.entries() == []
     assert leftovers(cache) == []
@@ -136,7 +142,7 @@ def test_on_a_full_disk_the_engine_serves_and_the_reason_is_told(model, cache, c
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        provided = provide_engine(model, BuildConfig(), ScriptedToolchain(), cache, Watch())
+        provided = provide_engine(ScriptedToolchain(model), cache, Watch())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "free space there" in provided.problem
@@ -155,8 +161,8 @@ def test_of_many_at_once_one_builds(model, cache):
         assert all(event.wait(WAIT_S) for event in waiting)
 
     def provide(on_progress, on_build):
-        toolchains.append(ScriptedToolchain(on_build=on_build))
-        provided.append(provide_engine(model, BuildConfig(), toolchains[-1], cache, Watch(on_progress)))
+        toolchains.append(ScriptedToolchain(model, on_build=on_build))
+        provided.append(provide_engine(toolchains[-1], cache, Watch(on_progress)))
 
     building = Event()
     first = Thread(target=provide, args=(lambda _: None, lambda: (building.set(), wait_for_the_others())))
@@ -180,18 +186,12 @@ def test_of_many_at_once_one_builds(model, cache):
 
 def test_waiting_for_another_ones_build_can_be_cancelled(model, cache):
     building, end, cancel = Event(), Event(), Cancel()
-    toolchain = ScriptedToolchain(on_build=lambda: (building.set(), end.wait(WAIT_S)))
-    thread = Thread(target=provide_engine, args=(model, BuildConfig(), toolchain, cache, Watch()))
+    toolchain = ScriptedToolchain(model, on_build=lambda: (building.set(), end.wait(WAIT_S)))
+    thread = Thread(target=provide_engine, args=(toolchain, cache, Watch()))
     thread.start()
     assert building.wait(WAIT_S)
     with pytest.raises(BuildCancelledError, match="waiting for its engine was cancelled"):
-        provide_engine(
-            model,
-            BuildConfig(),
-            ScriptedToolchain(on_build=pytest.fail),
-            cache,
-            Watch(lambda _: cancel.set(), cancel),
-        )
+        provide_engine(ScriptedToolchain(model, on_build=pytest.fail), cache, Watch(lambda _: cancel.set(), cancel))
     end.set()
     thread.join(WAIT_S)
     assert len(cache.entries()) == 1
@@ -202,15 +202,15 @@ import sys
 from pathlib import Path
 from tests.support.scripted_toolchain import ScriptedToolchain
 from trtserve_engines.onnx_model import read_onnx_model
-from trtserve_engines.tensorrt.build_config import BuildConfig
 from trtserve_engines.tensorrt.engine_cache import EngineCache
 from trtserve_engines.tensorrt.provide import provide_engine
 from trtserve_engines.tensorrt.step import Watch
 
-toolchain = ScriptedToolchain(on_build=lambda: (print("building", flush=True), sys.stdin.readline()))
+model = read_onnx_model(Path(sys.argv[1]))
+toolchain = ScriptedToolchain(model, on_build=lambda: (print("building", flush=True), sys.stdin.readline()))
 cache = EngineCache(Path(sys.argv[2]))
 waits = lambda progress: print(progress, flush=True)
-provided = provide_engine(read_onnx_model(Path(sys.argv[1])), BuildConfig(), toolchain, cache, Watch(waits))
+provided = provide_engine(toolchain, cache, Watch(waits))
 print("built" if toolchain.builds else "found", flush=True)
 """
 
