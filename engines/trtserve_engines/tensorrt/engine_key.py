@@ -13,10 +13,11 @@ from functools import cached_property
 from typing import Any
 
 SCHEMA = 1
-"""Raised whenever the builder would make another engine of the same fields, or a field gets another meaning."""
+"""Raised whenever a field gets another meaning. What the builder does with the fields has a number of its own."""
 
 _LABELS = {
-    "schema": "trtserve's builder",
+    "schema": "trtserve's kind of key",
+    "builder": "trtserve's builder",
     "model": "ONNX model",
     "tensorrt": "TensorRT",
     "platform": "platform",

@@ -8,11 +8,11 @@ from typing import NamedTuple
 from trtserve_engines.backend_choice import choose_backend
 from trtserve_engines.config import ConfigError
 from trtserve_engines.machine import Machine
-from trtserve_server.config import InstanceGroupConfig, ModelConfig, ServerConfig
+from trtserve_server.config import ModelConfig, ServerConfig
 
 
 class Placement(NamedTuple):
-    """The backend, the number of instances by GPU (None: the CPU), and why that backend."""
+    """The backend, the number of instances by GPU (None: the CPU; 0: what suits the engine), and why that backend."""
 
     backend: str
     instances: Mapping[int | None, int]
@@ -21,14 +21,14 @@ class Placement(NamedTuple):
 
 def place(config: ModelConfig, server: ServerConfig, machine: Machine) -> Placement:
     """Where the instances go. Raises BackendUnavailableError or ConfigError where they cannot."""
-    everywhere = InstanceGroupConfig(config.instances or server.instances, config.device)
+    groups = [(group.count, group.device) for group in config.instance_groups]
     instances: dict[int | None, int] = {}
     choices = []
-    for group in config.instance_groups or (everywhere,):
-        choice = choose_backend(config.backend or server.backend, group.device or server.device, machine)
+    for count, device in groups or [(config.instances or server.instances, config.device)]:
+        choice = choose_backend(config.backend or server.backend, device or server.device, machine)
         choices.append(choice)
         for gpu in choice.gpus or (None,):
-            instances[gpu] = instances.get(gpu, 0) + group.count
+            instances[gpu] = instances.get(gpu, 0) + count
     backend, _, reason = choices[0]
     if None in instances and len(instances) > 1:
         raise ConfigError(
