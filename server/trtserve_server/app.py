@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import time
@@ -33,6 +34,8 @@ from trtserve_server.security import server_credentials
 from trtserve_server.trace_file import Trace, write_traces
 from trtserve_server.tracing import Tracer
 
+log = logging.getLogger(__name__)
+
 
 class App:
     """A whole server. Made, started and stopped on one running asyncio loop.
@@ -46,6 +49,9 @@ class App:
         self._credentials = server_credentials(config)
         reactor = AsyncioReactor()
         host = Host(reactor, max_running=config.max_running, max_inflight_bytes=config.max_inflight_bytes)
+        host.on_device_lost = self._lose_device
+        self.device_lost = asyncio.Event()
+        """Set when a device cannot be used any more by this process, which then has to end."""
         self._executors = (
             ThreadPoolExecutor(config.load_threads, "load"),
             ThreadPoolExecutor(1, "repository"),
@@ -77,7 +83,7 @@ class App:
     @property
     def ready(self) -> bool:
         """Whether requests can be sent: loading is over, no stop has begun, and enough models serve."""
-        if not self._serving:
+        if not self._serving or self.device_lost.is_set():
             return False
         ready = [entry.state is State.READY for entry in self.registry.entries() if entry.wanted]
         if not ready:
@@ -136,6 +142,12 @@ class App:
     def _write_traces(self, path: str, traces: list[Trace], anew: bool) -> None:
         self._writing.submit(write_traces, path, traces, anew=anew)
 
+    def _lose_device(self, reason: str) -> None:
+        if not self.device_lost.is_set():
+            log.critical("a device is lost to this process: %s", reason)
+            self.device_lost.set()
+            self._publish_health()
+
     def _make_server(self) -> grpc.aio.Server:
         size = self.config.max_message_bytes
         server = grpc.aio.server(
@@ -174,7 +186,7 @@ class App:
         ready = "SERVING" if self.ready else "NOT_SERVING"
         statuses = {"": ready, oip.SERVICE: ready, health.SERVICE: ready}
         for entry in self.registry.entries():
-            serving = entry.state is State.READY and self._serving
+            serving = entry.state is State.READY and self._serving and not self.device_lost.is_set()
             key = entry.name
             if serving or key not in statuses:
                 statuses[key] = "SERVING" if serving else "NOT_SERVING"

@@ -21,7 +21,7 @@ CONFIG_VARIABLE = "TRTSERVE_CONFIG"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the server until a signal and exits: 0 drained, 1 forced, 2 wrong use or configuration."""
+    """Runs the server until a signal and exits: 0 drained, 1 forced, 2 wrong use or configuration, 3 a GPU was lost."""
     started = time.monotonic()
     parsed = _parser().parse_args(arguments)
     try:

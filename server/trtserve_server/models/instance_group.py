@@ -8,10 +8,12 @@ from functools import partial
 from itertools import repeat
 
 from trtserve_engines.engine import Engine, ExecutionContext
+from trtserve_engines.errors import DeviceLostError
 from trtserve_server.models.loader import LoadedModel, warm_up
+from trtserve_server.scheduling.batch import Batch
 from trtserve_server.scheduling.batcher import Batcher
 from trtserve_server.scheduling.host import Host
-from trtserve_server.scheduling.instance import InlineInstance, Instance, ThreadInstance
+from trtserve_server.scheduling.instance import InlineInstance, Instance, Outcome, ThreadInstance
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +79,7 @@ class InstanceGroup:
             partial(self._create_context, engine),
             self._host.reactor,
             on_started=self._started,
-            on_finished=self._batcher.batch_finished,
+            on_finished=self._finished,
             on_died=self._batcher.instance_died,
         )
         self._made += 1
@@ -112,6 +114,11 @@ class InstanceGroup:
         if (error or self._starting == 0) and self._on_ready:
             on_ready, self._on_ready = self._on_ready, None
             on_ready(error)
+
+    def _finished(self, instance: Instance, batch: Batch, outcome: Outcome, started: float, ended: float) -> None:
+        self._batcher.batch_finished(instance, batch, outcome, started, ended)
+        if isinstance(outcome, DeviceLostError):
+            self._host.on_device_lost(f"{instance.name}: {outcome}")
 
     def _replace(self, instance: Instance, reason: str) -> None:
         self._alive -= 1

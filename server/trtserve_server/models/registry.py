@@ -12,7 +12,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
 
-from trtserve_engines.errors import EngineNotBuiltError
+from trtserve_engines.errors import DeviceLostError, EngineNotBuiltError
 from trtserve_engines.tensorrt.step import Cancel, Step, Watch
 from trtserve_server.config import ServerConfig
 from trtserve_server.errors import ServerStopping
@@ -191,6 +191,7 @@ class Registry(Catalogue):
     def _engine_ready(
         self, entry: Entry, model: ServedModel, successor: ServedModel | None, error: Exception | None
     ) -> None:
+        self._note_lost_device(entry.source, error)
         was_awaited = self._awaited.pop(model, None) is not None and not self._stopping
         if was_awaited and error is not None:
             entry.step = Step(f"the CPU serves on, because its engine failed: {error}")
@@ -215,6 +216,7 @@ class Registry(Catalogue):
     def _finish_loading(
         self, replacement: _Replacement, source: ModelVersion, model: ServedModel | None, error: Exception | None
     ) -> None:
+        self._note_lost_device(source, error)
         if self._stopping:
             error = ServerStopping(STOPPING)
         entry = self._entries[source.name][source.version]
@@ -237,6 +239,10 @@ class Registry(Catalogue):
         replacement.left -= 1
         if replacement.left == 0:
             self._settle(source.name, replacement)
+
+    def _note_lost_device(self, source: ModelVersion, error: Exception | None) -> None:
+        if isinstance(error, DeviceLostError):
+            self._host.on_device_lost(f"loading {source.name}/{source.version}: {error}")
 
     def _fail(self, entry: Entry, source: ModelVersion, reason: str) -> None:
         label = f"{source.name}/{source.version or '-'}"
