@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,14 +33,6 @@ def read_samples(path: Path, signature: Signature, *, rows: int = 1) -> list[Sam
     for sample in samples:
         signature.check(sample)
     return samples
-
-
-def samples_digest(path: Path) -> str:
-    """SHA-256, in hex, of the file; part of the key of what was made with it."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise ModelFileError(f"sample file {path} cannot be read: {error.strerror}") from error
 
 
 def _load(path: Path) -> Mapping[str, np.ndarray]:

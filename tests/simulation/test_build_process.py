@@ -22,6 +22,7 @@ from trtserve_engines.errors import (
     BackendUnavailableError,
     BuildCancelledError,
     BuildError,
+    EngineError,
     ModelFileError,
     RecipeError,
     UnsupportedModelError,
@@ -52,10 +53,10 @@ def work(tmp_path):
 
 @pytest.fixture
 def job(tmp_path):
-    def job(model=None, gpu=0, timings=b"", **options):
+    def job(model=None, gpu=0, timings=b"", cuda_driver="auto", **options):
         path = models.save(model or models.convnet(8, 4, 2), tmp_path / "model.onnx")
         config = with_profiles(BuildConfig(**options), read_onnx_model(path).signature)
-        return BuildJob(path, config, gpu=gpu, timing_cache=timings)
+        return BuildJob(path, config, gpu=gpu, cuda_driver=cuda_driver, timing_cache=timings)
 
     return job
 
@@ -125,6 +126,18 @@ def test_the_graph_is_rewritten_first(job, work):
 def test_it_builds_for_the_gpu_that_was_named(job, work):
     plan = BuildProcess(job(gpu=1), work_folder=work).wait().plan
     assert b'"name": "Small GPU"' in bytes(plan)
+
+
+@pytest.mark.parametrize("cuda_driver", ["cuda-bindings", "pycuda"])
+def test_either_driver_will_do_and_both_end_well_after_an_error(job, work, cuda_driver):
+    assert BuildProcess(job(cuda_driver=cuda_driver), work_folder=work).wait().plan
+    with pytest.raises(UnsupportedModelError):
+        BuildProcess(job(unsupported(), cuda_driver=cuda_driver), work_folder=work).wait()
+
+
+def test_a_gpu_that_is_not_there_is_one_line(job, work):
+    with pytest.raises(EngineError, match="gpu:7|invalid device"):
+        BuildProcess(job(gpu=7), work_folder=work).wait()
 
 
 def unsupported():

@@ -16,13 +16,22 @@ from trtserve_engines.errors import (
     EngineError,
     ModelFileError,
     RecipeError,
+    SignatureError,
     UnsupportedModelError,
 )
 from trtserve_engines.tensorrt.build_config import BuildConfig
 
 _ERRORS: dict[str, type[EngineError]] = {
     cls.__name__: cls
-    for cls in (BackendUnavailableError, BuildError, ConfigError, ModelFileError, RecipeError, UnsupportedModelError)
+    for cls in (
+        BackendUnavailableError,
+        BuildError,
+        ConfigError,
+        ModelFileError,
+        RecipeError,
+        SignatureError,
+        UnsupportedModelError,
+    )
 }
 
 

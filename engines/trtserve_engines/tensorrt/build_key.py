@@ -12,7 +12,6 @@ from typing import Any
 from trtserve_engines.config import ConfigError
 from trtserve_engines.device import GpuIdentity
 from trtserve_engines.tensorrt.build_config import BuildConfig
-from trtserve_engines.tensorrt.builder import SCHEMA as BUILDER_SCHEMA
 from trtserve_engines.tensorrt.engine_key import SCHEMA, EngineKey
 
 
@@ -26,7 +25,6 @@ def engine_key(
     return EngineKey(
         {
             "schema": SCHEMA,
-            "builder": BUILDER_SCHEMA,
             "model": model_digest,
             "build": config.key_fields(),
             "recipe": {**recipe, **_calibration(config)},

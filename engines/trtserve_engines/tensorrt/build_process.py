@@ -73,19 +73,20 @@ class BuildProcess:
     def wait(self) -> BuildOutcome:
         """The outcome. Raises the build's own error, BuildCancelledError, or BuildError where the process crashed."""
         with self._cleanup:
-            last: dict[str, Any] = {}
+            result: dict[str, Any] = {}
             for line in self._channel:
                 message = json.loads(line)
                 self._hear(message)
-                last = message
+                if "done" in message or "error" in message:
+                    result = message
             self._await_exit()
             if self._is_cancelled:
                 raise BuildCancelledError(f"the build of {self._job.model} was cancelled", self._lines)
-            if "error" in last:
-                raise error_of_message(last)
-            if "done" not in last:
+            if "error" in result:
+                raise error_of_message(result)
+            if not result:
                 raise self._crash()
-            return self._outcome(last)
+            return self._outcome(result)
 
     def cancel(self) -> None:
         """Kills the process and all that it has started; `wait` then raises BuildCancelledError."""

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from trtserve_engines.tensorrt.build_job import BuildJob, message_of_error
 from trtserve_engines.tensorrt.builder import BuiltPlan, build_plan
 from trtserve_engines.tensorrt.import_tensorrt import import_tensorrt
 from trtserve_engines.tensorrt.progress import Progress
-from trtserve_engines.tensorrt.recipes import apply_recipe
+from trtserve_engines.tensorrt.recipes import RecipeResult, apply_recipe
 
 _STDIN = 0
 _LEAST_INTERVAL_S = 0.1
@@ -69,24 +70,36 @@ def main() -> None:
     job = BuildJob.from_json(_read_line())
     threading.Thread(target=_end_with_parent, args=(scratch,), daemon=True).start()
     _log_to(channel)
+    channel.send(**_result(lambda: _run(job, channel, plan_descriptor, scratch)))
+
+
+def _result(step: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `step` gives, or its error, as a message. With the error go the objects of TensorRT that it held."""
     try:
-        channel.send(**_build(job, channel, plan_descriptor, scratch))
+        return step()
     except EngineError as error:
-        channel.send(**message_of_error(error))
+        return message_of_error(error)
     except Exception as error:  # a defect: its place goes to the error output, which the parent shows
         traceback.print_exc()
-        channel.send(**message_of_error(BuildError(f"the build failed unexpectedly: {type(error).__name__}: {error}")))
+        return message_of_error(BuildError(f"the build failed unexpectedly: {type(error).__name__}: {error}"))
 
 
-def _build(job: BuildJob, channel: Channel, plan_descriptor: int, scratch: Path) -> dict[str, Any]:
+def _run(job: BuildJob, channel: Channel, plan_descriptor: int, scratch: Path) -> dict[str, Any]:
+    driver = open_driver(job.cuda_driver)  # before the recipe, which may take minutes
     channel.send(progress=list(Progress(0.0, f"preparing the graph ({job.config.precision})", 0.0, None)))
     recipe = apply_recipe(read_onnx_model(job.model), job.config, scratch)
-    device = open_driver(job.cuda_driver).open(job.gpu)
+    device = driver.open(job.gpu)
+    try:
+        return _result(lambda: _build(job, recipe, channel, plan_descriptor))
+    finally:
+        device.close()
+
+
+def _build(job: BuildJob, recipe: RecipeResult, channel: Channel, plan_descriptor: int) -> dict[str, Any]:
     built = build_plan(
         import_tensorrt(), recipe.path, job.config, timing_cache=job.timing_cache, on_progress=channel.progress
     )
     _write(built, plan_descriptor)
-    device.close()
     return {
         "done": True,
         "timing_cache": built.timing_cache.hex(),

@@ -15,9 +15,10 @@ from typing import Any
 
 from trtserve_engines.config import ConfigError
 from trtserve_engines.errors import BuildCancelledError, BuildError
+from trtserve_engines.onnx_model import read_onnx_model
 from trtserve_engines.tensorrt.build_config import BuildConfig
 from trtserve_engines.tensorrt.build_options import apply_options
-from trtserve_engines.tensorrt.parse_onnx import make_builder, parse_onnx, strongly_typed
+from trtserve_engines.tensorrt.parse_onnx import check_types, make_builder, parse_onnx, strongly_typed
 from trtserve_engines.tensorrt.plugins import load_plugins
 from trtserve_engines.tensorrt.profile_shapes import ProfileShapes
 from trtserve_engines.tensorrt.progress import Progress, ProgressTree
@@ -25,9 +26,6 @@ from trtserve_engines.tensorrt.trt_log import LogLines, TensorRtLog, tensorrt_lo
 
 OnProgress = Callable[[Progress], bool]
 """Called from TensorRT's threads; False ends the build."""
-
-SCHEMA = 1
-"""Part of an engine's key: raise it when the same config would now be built otherwise."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +73,7 @@ class _Build:
             self._builder.max_threads = config.builder_threads
         self._network = self._builder.create_network(strongly_typed(trt))
         self._parser = parse_onnx(trt, self._network, path, log, lines)
+        check_types(self._network, read_onnx_model(path))
         self._native = self._builder.create_builder_config()
         apply_options(trt, self._native, config)
         self._add_profiles()
@@ -104,8 +103,10 @@ class _Build:
 
     def _attach(self, data: bytes) -> None:
         """Timings that do not fit this GPU or TensorRT are left aside: they cost time, not correctness."""
-        if not self._native.set_timing_cache(self._native.create_timing_cache(data), False):
-            self._native.set_timing_cache(self._native.create_timing_cache(b""), False)
+        self._timings = self._native.create_timing_cache(data)  # which must live as long as the build
+        if not self._native.set_timing_cache(self._timings, False):
+            self._timings = self._native.create_timing_cache(b"")
+            self._native.set_timing_cache(self._timings, False)
 
     def _add_profiles(self) -> None:
         self._check_shape_inputs()

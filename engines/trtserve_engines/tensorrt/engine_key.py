@@ -13,11 +13,10 @@ from functools import cached_property
 from typing import Any
 
 SCHEMA = 1
-"""Raised whenever a field gets another meaning. What the builder does with the fields has a number of its own."""
+"""Raised whenever the builder would make another engine of the same fields, or a field gets another meaning."""
 
 _LABELS = {
-    "schema": "trtserve's kind of key",
-    "builder": "trtserve's builder",
+    "schema": "trtserve's builder",
     "model": "ONNX model",
     "tensorrt": "TensorRT",
     "platform": "platform",
@@ -91,7 +90,7 @@ def _label(field: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    if value is None:
+    if value in (None, ""):
         return "none"
     if isinstance(value, list) and value and all(isinstance(part, int) for part in value):
         return ".".join(map(str, value))  # a version

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +13,20 @@ from trtserve_engines.sample_file import Sample, read_samples
 from trtserve_engines.samples import sample_inputs
 from trtserve_engines.signature import Signature, TensorSpec
 from trtserve_engines.tensorrt.build_config import BuildConfig
-from trtserve_engines.tensorrt.profile_shapes import ProfileShapes
+from trtserve_engines.tensorrt.profile_shapes import ProfileShapes, Shape
 from trtserve_engines.tensorrt.profiles import is_dynamic
 
 
 def gate_samples(signature: Signature, config: BuildConfig, tolerance: Tolerance) -> list[Sample]:
     """At most `accuracy_runs` samples. `config` holds the engine's profiles.
 
-    Made-up ones have the usual shapes of the first profile; real ones are cut into batches that some profile takes.
-    Raises ModelFileError or SignatureError for a file that does not fit, ConfigError for shapes that no profile takes.
+    Made-up ones have the smallest shapes of each profile in turn, the last one the usual shapes; real ones are cut into
+    batches that some profile takes. Raises ModelFileError or SignatureError for a file that does not fit, ConfigError
+    for shapes that no profile takes.
     """
     profiles = config.profile_shapes()
     if not tolerance.accuracy_samples:
-        return [_made_up(signature, profiles, seed) for seed in range(tolerance.accuracy_runs)]
+        return list(_all_made_up(signature, profiles or (ProfileShapes(()),), tolerance.accuracy_runs))
     path = Path(tolerance.accuracy_samples)
     samples = read_samples(path, signature, rows=_least_rows(signature, profiles))
     fitting = [sample for sample in samples if _some_profile_takes(sample, signature, profiles)]
@@ -33,20 +35,22 @@ def gate_samples(signature: Signature, config: BuildConfig, tolerance: Tolerance
     return fitting[: tolerance.accuracy_runs]
 
 
-def _made_up(signature: Signature, profiles: tuple[ProfileShapes, ...], seed: int) -> Sample:
-    profile = profiles[0] if profiles else ProfileShapes(())
-    fixed = tuple(_with_usual_shape(spec, profile) for spec in signature.inputs)
+def _all_made_up(signature: Signature, profiles: Sequence[ProfileShapes], runs: int) -> Iterator[Sample]:
+    for run in range(runs):
+        profile = profiles[run % len(profiles)]
+        shapes = {name: each.opt if run == runs - 1 else each.min for name, each in profile.inputs}
+        yield _made_up(signature, shapes, seed=run)
+
+
+def _made_up(signature: Signature, shapes: Mapping[str, Shape], seed: int) -> Sample:
+    fixed = tuple(
+        TensorSpec(spec.name, spec.dtype, shapes[spec.name]) if is_dynamic(spec) else spec for spec in signature.inputs
+    )
     sample = sample_inputs(Signature(fixed, ()), seed=seed)
     for spec in signature.inputs:
-        values = profile.range_of(spec.name)
-        if values is not None and not is_dynamic(spec):  # what the graph reads as a shape
-            sample[spec.name] = np.array(values.opt, spec.dtype).reshape(spec.shape)
+        if spec.name in shapes and not is_dynamic(spec):  # what the graph reads as a shape
+            sample[spec.name] = np.array(shapes[spec.name], spec.dtype).reshape(spec.shape)
     return sample
-
-
-def _with_usual_shape(spec: TensorSpec, profile: ProfileShapes) -> TensorSpec:
-    shapes = profile.range_of(spec.name)
-    return TensorSpec(spec.name, spec.dtype, shapes.opt) if shapes is not None and is_dynamic(spec) else spec
 
 
 def _least_rows(signature: Signature, profiles: tuple[ProfileShapes, ...]) -> int:

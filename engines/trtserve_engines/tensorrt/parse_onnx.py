@@ -8,7 +8,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trtserve_engines.errors import BackendUnavailableError, UnsupportedModelError
+from trtserve_engines.onnx_model import OnnxModel
 from trtserve_engines.tensorrt.trt_log import LogLines, TensorRtLog
+
+NUMPY_NAMES = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "BF16": "bfloat16",
+    "INT8": "int8",
+    "UINT8": "uint8",
+    "INT32": "int32",
+    "INT64": "int64",
+    "BOOL": "bool",
+}
+"""TensorRT's types of inputs and outputs, by name, and what numpy calls them."""
 
 
 class ParserProblem(NamedTuple):
@@ -51,6 +64,23 @@ def parse_onnx(trt: Any, network: Any, path: Path, log: TensorRtLog, lines: LogL
         " Serve it with the onnxruntime backend, name a plugin library that has the operator, or export it otherwise",
         lines.at_least(0),
     )
+
+
+def check_types(network: Any, model: OnnxModel) -> None:
+    """Raises UnsupportedModelError where the parser gave an input or output another type than the graph has.
+
+    It takes FP64 for FP32: clients would have to send what the model does not say.
+    """
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    outputs = [network.get_output(index) for index in range(network.num_outputs)]
+    specs = {**model.signature.input_by_name, **model.signature.output_by_name}
+    for tensor in [*inputs, *outputs]:
+        wanted = specs[tensor.name].dtype.name
+        if NUMPY_NAMES.get(tensor.dtype.name) != wanted:
+            raise UnsupportedModelError(
+                f"{model.path}: {tensor.name!r} is {wanted} in the graph and would be {tensor.dtype.name} in TensorRT,"
+                f" which has {', '.join(NUMPY_NAMES)}; export it with one of these"
+            )
 
 
 def unsupported_nodes(trt: Any, path: Path, log: TensorRtLog) -> list[ParserProblem]:

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from trtserve_engines.config import ConfigError
 from trtserve_engines.errors import BackendUnavailableError
+from trtserve_engines.tensorrt.build_config import BuildConfig
 from trtserve_engines.tensorrt.trt_log import TensorRtLog
 
-_READ_SIZE = 1 << 20
 _loaded: set[str] = set()
 
 
-def check_allowed(plugins: Sequence[str], allowed: Sequence[str]) -> None:
-    """Raises ConfigError for a library that is not in `allowed`, which only the operator of the server writes."""
-    known = {os.path.realpath(path) for path in allowed}
-    for path in plugins:
+def check_allowed(wanted: BuildConfig, server: BuildConfig) -> None:
+    """Raises ConfigError where a model's own options name code to be run that the server's own do not name.
+
+    Who may put a model into a repository is not thereby allowed to run programs.
+    """
+    known = {os.path.realpath(path) for path in server.plugins}
+    for path in wanted.plugins:
         if os.path.realpath(path) not in known:
             raise ConfigError(
-                f"plugin library {path} is not among those that are allowed ({', '.join(allowed) or 'none'});"
-                " it would run as native code, so the server's own configuration has to list it"
+                f"plugin library {path} is not among those that the server allows"
+                f" ({', '.join(server.plugins) or 'none'}); it would run as native code, so the server's own"
+                " configuration has to list it"
             )
-
-
-def plugin_digests(plugins: Sequence[str]) -> list[str]:
-    """SHA-256, in hex, of each library, in order; part of an engine's key. Raises BackendUnavailableError."""
-    return [_digest(path) for path in plugins]
+    if wanted.modelopt_python not in ("", server.modelopt_python):
+        raise ConfigError(
+            f"modelopt_python = {wanted.modelopt_python!r} names a program, so only the server's own configuration may"
+            " set it"
+        )
 
 
 def load_plugins(trt: Any, plugins: Sequence[str], log: TensorRtLog) -> None:
@@ -39,7 +41,7 @@ def load_plugins(trt: Any, plugins: Sequence[str], log: TensorRtLog) -> None:
         key = f"{id(trt)} {os.path.realpath(path)}"
         if key in _loaded:
             continue
-        _checked(path)
+        _check_file(path)
         with log.collect() as lines:
             handle = trt.get_plugin_registry().load_library(path)
         if handle is None:
@@ -47,17 +49,8 @@ def load_plugins(trt: Any, plugins: Sequence[str], log: TensorRtLog) -> None:
         _loaded.add(key)
 
 
-def _digest(path: str) -> str:
-    sha = hashlib.sha256()
-    with _checked(path).open("rb") as file:
-        while piece := file.read(_READ_SIZE):
-            sha.update(piece)
-    return sha.hexdigest()
-
-
-def _checked(path: str) -> Path:
+def _check_file(path: str) -> None:
     if not os.path.isfile(path) or not os.access(path, os.R_OK):
         raise BackendUnavailableError(
             f"plugin library {path} is not there or cannot be read; install it or fix the path"
         )
-    return Path(path)

@@ -5,19 +5,16 @@ Needs neither TensorRT nor a GPU.
 
 from __future__ import annotations
 
-import importlib.metadata
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 
 from trtserve_engines.errors import EngineError, RecipeError
+from trtserve_engines.import_onnxruntime import import_onnxruntime
 from trtserve_engines.onnx_model import OnnxModel
 from trtserve_engines.tensorrt import modelopt, recipe_float16, recipe_float32, recipe_int8
 from trtserve_engines.tensorrt.build_config import BuildConfig
-
-log = logging.getLogger(__name__)
 
 _LARGEST_FILE = 3 << 29  # a protobuf message ends at 2 GiB
 
@@ -79,9 +76,9 @@ def _rewritten(model: OnnxModel, config: BuildConfig) -> onnx.ModelProto:
 
 
 def _onnxruntime() -> str:
-    return f"onnxruntime {importlib.metadata.version('onnxruntime')} with onnx {onnx.__version__}"
+    return f"onnxruntime {import_onnxruntime().__version__} with onnx {onnx.__version__}"
 
 
 def _save(proto: onnx.ModelProto, target: Path) -> None:
-    is_large = proto.ByteSize() > _LARGEST_FILE
+    is_large = sum(len(tensor.raw_data) for tensor in proto.graph.initializer) > _LARGEST_FILE
     onnx.save_model(proto, str(target), save_as_external_data=is_large, location="weights.bin")

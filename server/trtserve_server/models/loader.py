@@ -23,6 +23,7 @@ from trtserve_engines.open_engine import open_engine
 from trtserve_engines.samples import DYNAMIC_SIZES, sample_inputs
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
 from trtserve_engines.tensorrt.cache_options import CacheOptions
+from trtserve_engines.tensorrt.plugins import check_allowed
 from trtserve_engines.tensorrt.step import Watch
 from trtserve_engines.tensorrt.tensorrt_options import TensorRtOptions
 from trtserve_protos import dtypes
@@ -167,7 +168,8 @@ def _open_model(model: OnnxModel, config: ModelConfig, server: ServerConfig, wat
 
 
 def _tensorrt_options(config: ModelConfig, server: ServerConfig, instances: int) -> TensorRtOptions:
-    """How the model's engine is built: its profiles follow from the batches."""
+    """How the model's engine is built: its profiles follow from the batches. Raises ConfigError for code not allowed."""
+    check_allowed(config.tensorrt, server.tensorrt)
     largest = config.max_batch_size or server.default_max_batch_size
     preferred = max(config.batching.preferred_batch_sizes, default=0)
     tensorrt = replace(config.tensorrt, max_batch_size=largest, preferred_batch_size=min(preferred, largest))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from trtserve_engines.engine import BatchResult
@@ -93,18 +93,20 @@ class Batcher:
         """Requests in batches that instances work on."""
         return self._running
 
-    def submit(self, requests: Iterable[InferRequest]) -> None:
+    def submit(self, requests: Sequence[InferRequest]) -> None:
         """Takes requests that fit the model; each is completed later, or now where it is refused or a lone one."""
         now = self._reactor.now()
+        lone = self._lone_instance(len(requests))
         for request in requests:
             try:
-                self._accept(request, now)
+                self._admit(request, now)
+                if lone is not None:
+                    self._launch(lone, [request], now, "the caller is alone")
+                    return
+                self._enqueue(request)
             except RequestError as error:
                 self._complete(request, error)
-        if self._quiet is not None and self._quiet.is_alone(len(self._queue)):
-            self._dispatch()
-        else:
-            self._wake()
+        self._wake()
 
     def cancel(self, request: InferRequest) -> None:
         """Gives up a request: waiting, it leaves the queue; running, its answer is dropped."""
@@ -166,24 +168,32 @@ class Batcher:
         for request in self._queue.waiting():
             self._leave(request, error)
 
-    def _accept(self, request: InferRequest, now: float) -> None:
+    def _admit(self, request: InferRequest, now: float) -> None:
+        """Raises RequestError where the request is refused; counts its bytes where it is not."""
         if self._closed is not None:
             raise type(self._closed)(str(self._closed))
-        queue = self._queue
-        queue.place(request)
+        self._queue.place(request)
         if request.expires != math.inf and (reason := self._forecast.refusal(request, now)):
             raise DeadlineExceeded(f"model {self._name!r}: {reason}")
         try:
             self._budget.take(request.size_bytes)
-            try:
-                queue.push(request)
-            except Overloaded:
-                self._budget.give(request.size_bytes)
-                raise
         except Overloaded as error:
-            # When half of what waits will have been answered there is room, and not yet idleness.
-            error.retry_after_s = self._forecast.drain_s() / 2
+            error.retry_after_s = self._forecast.retry_after_s()
             raise
+
+    def _enqueue(self, request: InferRequest) -> None:
+        try:
+            self._queue.push(request)
+        except Overloaded as error:
+            self._budget.give(request.size_bytes)
+            error.retry_after_s = self._forecast.retry_after_s()
+            raise
+
+    def _lone_instance(self, requests: int) -> Instance | None:
+        """The instance that runs a request at once, without the queue, where its caller is known to be alone."""
+        if self._quiet is None or len(self._queue) or not self._quiet.is_alone(requests):
+            return None
+        return self._pool.find()
 
     def _leave(self, request: InferRequest, error: RequestError) -> None:
         if request.done:
@@ -261,20 +271,22 @@ class Batcher:
         for request in late:
             left_ms = (request.deadline - now) * 1e3
             self._drop(request, f"its turn came with {left_ms:.3g} ms left, too little for the run of the model")
-        if not requests:
-            return False
+        if requests:
+            self._launch(instance, requests, now, decision.reason)
+        return bool(requests)
+
+    def _launch(self, instance: Instance, requests: Sequence[InferRequest], now: float, reason: str) -> None:
         threads = self._pool.start(instance)
         batch = Batch(requests, cut=now, idle_since=instance.idle_since, threads=threads)
         self._running += len(requests)
         if log.isEnabledFor(logging.DEBUG):
             log.debug(
                 "%s: %d rows of %d requests to %s (%s)%s; %d requests still wait",
-                self._name, batch.rows, len(requests), instance.name, decision.reason,
+                self._name, batch.rows, len(requests), instance.name, reason,
                 f" with {threads} threads" if threads else "", len(self._queue),
             )  # fmt: skip
         self._watchdog.started(instance, batch, now)
         instance.run(batch)
-        return True
 
     def _set_timer(self, time: float) -> None:
         if time == self._timer_time:

@@ -29,9 +29,9 @@ class QuietLoop:
     def __init__(self) -> None:
         self._turns = self._quiet = self._waiting = self._alone = self._unwatched = 0
 
-    def is_alone(self, waiting: int) -> bool:
-        """Called with the number of waiting requests when one comes: whether it is to be run at once."""
-        if self._alone < ALONE or waiting != 1:
+    def is_alone(self, requests: int) -> bool:
+        """Called with the number of requests that have come while none waits: whether to run at once, not in a turn."""
+        if self._alone < ALONE or requests != 1:
             return False
         self._unwatched += 1
         if self._unwatched < LOOK_EVERY:

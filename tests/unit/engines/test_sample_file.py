@@ -1,12 +1,10 @@
 """Files of real inputs: how they are cut into samples, and what is said of files that do not fit."""
 
-import hashlib
-
 import numpy as np
 import pytest
 
 from trtserve_engines.errors import ModelFileError, SignatureError
-from trtserve_engines.sample_file import read_samples, samples_digest
+from trtserve_engines.sample_file import read_samples
 from trtserve_engines.signature import Signature, TensorSpec
 
 FLOAT, INT64 = np.dtype(np.float32), np.dtype(np.int64)
@@ -90,10 +88,3 @@ def test_pickled_objects_are_not_opened(tmp_path):
     np.savez(tmp_path / "objects.npz", x=np.array([object()], dtype=object))
     with pytest.raises(ModelFileError, match="cannot be read"):
         read_samples(tmp_path / "objects.npz", BATCHED)
-
-
-def test_the_digest_is_of_the_bytes(file, tmp_path):
-    path = file(x=np.zeros((1, 4), np.float32))
-    assert samples_digest(path) == hashlib.sha256(path.read_bytes()).hexdigest()
-    with pytest.raises(ModelFileError, match="cannot be read"):
-        samples_digest(tmp_path / "missing.npz")

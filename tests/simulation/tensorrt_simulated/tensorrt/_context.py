@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections import Counter
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -39,8 +39,7 @@ class IExecutionContext(Native):
         self._name = ""
         self._nvtx_verbosity = engine.profiling_verbosity
         self._busy = threading.Lock()
-        self._in_flight: Counter[int] = Counter()
-        self._captured: list[Callable[[], None]] = []
+        self._runs: list[_Run] = []
 
     engine = property(lambda self: self._engine)
     active_optimization_profile = property(lambda self: self._profile)
@@ -194,8 +193,7 @@ class IExecutionContext(Native):
             return self._refuse("enqueueV3", "Device memory is not set. Call setDeviceMemoryV2 before.")
         if not self._values_fit():
             return False
-        elsewhere = [other for other, count in self._in_flight.items() if count and other != stream]
-        if elsewhere:
+        if any(not run.is_captured and not run.is_done and run.stream != stream for run in self._runs):
             return self._refuse("enqueueV3", "the context is still running on another stream")
         if stream == 0:
             log(Severity.WARNING, "Using default stream in enqueueV3() may lead to performance issues")
@@ -210,17 +208,20 @@ class IExecutionContext(Native):
         return True
 
     def _enqueue(self, stream: int) -> bool:
-        run = _Run(self)
-        if not self._allocators:
-            self._in_flight[stream] += 1
-            captured = device().enqueue(stream, run.consume)
-            if self._event:
-                device().record(self._event, stream)
-            device().enqueue(stream, lambda: self._finish(run, stream, captured))
-            if captured:
-                self._in_flight[stream] -= 1
-            return True
-        # Outputs whose size data decides: the library waits for the stream and is not capturable.
+        run = _Run(self, stream)
+        if self._allocators:
+            return self._enqueue_synchronously(run, stream)
+        # Neither a stream nor a graph keeps the context alive: the user has to.
+        run.is_captured = device().is_capturing(stream)
+        self._runs = [each for each in self._runs if each.is_captured or not each.is_done] + [run]
+        device().enqueue(stream, _weakly(run, "consume"))
+        if self._event and not run.is_captured:
+            device().record(self._event, stream)
+        device().enqueue(stream, _weakly(run, "finish"))
+        return True
+
+    def _enqueue_synchronously(self, run: _Run, stream: int) -> bool:
+        """For outputs whose size data decides: the library waits for the stream, so it cannot be captured."""
         if device().is_capturing(stream):
             return self._refuse("enqueueV3", "the engine synchronises for data-dependent shapes: it cannot be captured")
         device().synchronize(stream)
@@ -229,14 +230,9 @@ class IExecutionContext(Native):
             return self._refuse("enqueueV3", "an output allocator gave no memory")
         if self._event:
             device().record(self._event, stream)
-        device().enqueue(stream, run.write)
+        self._runs = [each for each in self._runs if not each.is_done] + [run]
+        device().enqueue(stream, _weakly(run, "put"))
         return True
-
-    def _finish(self, run: _Run, stream: int, captured: bool) -> None:
-        run.compute()
-        run.write()
-        if not captured:
-            self._in_flight[stream] -= 1
 
     def _unspecified(self) -> list[str]:
         return [
@@ -260,12 +256,10 @@ class IExecutionContext(Native):
 
     def _shape_values(self) -> dict[str, np.ndarray]:
         """Values of the inputs that live on the host, read now."""
-        return {name: self._read(name, self._input_shapes()[name]) for name in sorted(self._engine._shape_inputs)}
-
-    def _read(self, name: str, shape: Shape, address: int | None = None) -> np.ndarray:
-        size = self._engine._nbytes(name, shape)
-        data = ctypes.string_at(address or self._addresses[name], size) if size else b""
-        return np.frombuffer(data, self._engine._numpy_type(name)).reshape(shape)
+        return {
+            name: _read(self._engine, name, self._input_shapes()[name], self._addresses[name])
+            for name in sorted(self._engine._shape_inputs)
+        }
 
     @contextmanager
     def _exclusive(self, method: str) -> Iterator[bool]:
@@ -286,8 +280,9 @@ class IExecutionContext(Native):
 class _Run:
     """One enqueue: the shapes and addresses as they were then. Its steps happen on the stream."""
 
-    def __init__(self, context: IExecutionContext) -> None:
-        self._context = context
+    def __init__(self, context: IExecutionContext, stream: int) -> None:
+        self.stream = stream
+        self.is_captured = self.is_done = False
         self._engine = context._engine
         self._shapes = context._input_shapes()
         self._addresses = dict(context._addresses)
@@ -300,7 +295,7 @@ class _Run:
         self._feeds = dict(self._host_values)
         for name, shape in self._shapes.items():
             if name not in self._feeds:
-                self._feeds[name] = self._context._read(name, shape, self._addresses.get(name))
+                self._feeds[name] = _read(self._engine, name, shape, self._addresses.get(name, 0))
 
     def compute(self) -> None:
         """Runs the graph. What a kernel would do undefined (an index out of range) leaves outputs of all bits set."""
@@ -315,6 +310,11 @@ class _Run:
                 for name in names
             ]
         self._outputs = dict(zip(names, arrays, strict=True))
+
+    def finish(self) -> None:
+        """Computes and writes."""
+        self.compute()
+        self.put()
 
     def allocate(self, allocators: dict[str, IOutputAllocator], stream: int) -> bool:
         """Computes, then asks the user's allocators for memory and tells them the shapes."""
@@ -333,12 +333,34 @@ class _Run:
             call_back(None, allocator.notify_shape, name, Dims(array.shape))
         return True
 
-    def write(self) -> None:
+    def put(self) -> None:
         """Puts the outputs into device memory."""
         for name, array in self._outputs.items():
             if array.nbytes:
                 data = np.ascontiguousarray(array)
                 ctypes.memmove(self._addresses[name], data.ctypes.data, data.nbytes)
+        self.is_done = True
+
+
+def _read(engine: ICudaEngine, name: str, shape: Shape, address: int) -> np.ndarray:
+    size = engine._nbytes(name, shape)
+    data = ctypes.string_at(address, size) if size else b""
+    return np.frombuffer(data, engine._numpy_type(name)).reshape(shape)
+
+
+def _weakly(run: _Run, step: str) -> Callable[[], None]:
+    reference = weakref.ref(run)
+
+    def work() -> None:
+        alive = reference()
+        if alive is None:
+            log_error(
+                "IExecutionContext", "destroyed while its work was still to be done", "Error Code 1: Cuda Runtime"
+            )
+        else:
+            getattr(alive, step)()
+
+    return work
 
 
 as_in_this_generation(IExecutionContext)

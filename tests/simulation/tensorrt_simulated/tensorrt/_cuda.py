@@ -31,9 +31,8 @@ class HostDevice:
     def ordinal(self) -> int:
         return 0
 
-    def enqueue(self, stream: int, work: Work) -> bool:
+    def enqueue(self, stream: int, work: Work) -> None:
         work()
-        return False
 
     def is_capturing(self, stream: int) -> bool:
         return False
@@ -82,17 +81,16 @@ class CudaDevice:
             self._call("cuCtxSetCurrent", context)
         return self._int("cuCtxGetDevice")
 
-    def enqueue(self, stream: int, work: Work) -> bool:
-        """Puts `work` on the stream; returns whether it was captured into a graph instead."""
-        captured = self.is_capturing(stream)
+    def enqueue(self, stream: int, work: Work) -> None:
+        """Puts `work` on the stream, or, while that is captured, into the graph, whose every launch does it again."""
+        is_captured = self.is_capturing(stream)
         number = next(self._numbers)
-        self._work[number] = (work, captured)
+        self._work[number] = (work, is_captured)
         try:
             self._call("cuLaunchHostFunc", ctypes.c_void_p(stream), self._entry, ctypes.c_void_p(number))
         except CudaFailure:
             del self._work[number]
             raise
-        return captured
 
     def is_capturing(self, stream: int) -> bool:
         status = ctypes.c_int()
@@ -124,8 +122,8 @@ class CudaDevice:
         self._call("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
 
     def _run(self, number: int) -> None:
-        work, captured = self._work[number]
-        if not captured:
+        work, is_captured = self._work[number]
+        if not is_captured:
             del self._work[number]
         work()
 

@@ -58,7 +58,7 @@ def problems(model: onnx.ModelProto, plugins: Mapping[str, Any]) -> list[Problem
                 f" when importing {kind}: {value.name}")
         for kind, values in (("network input", inputs_of(model)), ("network output", model.graph.output))
         for value in values
-        if value.type.tensor_type.elem_type not in DATA_TYPES
+        if value.type.tensor_type.elem_type not in (*DATA_TYPES, TensorProto.DOUBLE)
     ]  # fmt: skip
     own = {(function.domain, function.name) for function in model.functions}
     for index, node in enumerate(model.graph.node):

@@ -8,7 +8,7 @@ import onnx
 
 from ._basics import Dims
 from ._graph import DATA_TYPES, declared_shape, inputs_of, shape_inputs
-from ._real import Native, NetworkDefinitionCreationFlag, TensorFormat, as_in_this_generation
+from ._real import DataType, Native, NetworkDefinitionCreationFlag, TensorFormat, as_in_this_generation
 
 
 class ITensor(Native):
@@ -30,7 +30,9 @@ class ITensor(Native):
 
     @property
     def dtype(self) -> Any:
-        return DATA_TYPES[self._value.type.tensor_type.elem_type][0]
+        elem_type = self._value.type.tensor_type.elem_type
+        # The real parser takes double precision for single.
+        return DataType.FLOAT if elem_type == onnx.TensorProto.DOUBLE else DATA_TYPES[elem_type][0]
 
     @property
     def is_shape_tensor(self) -> bool:

@@ -152,6 +152,11 @@ def test_a_type_that_tensorrt_lacks_is_named(build):
         build(models.identity(TensorProto.UINT32, [4]))
 
 
+def test_a_type_that_tensorrt_would_change_is_refused(build):
+    with pytest.raises(UnsupportedModelError, match="'x' is float64 in the graph and would be FLOAT in TensorRT"):
+        build(models.identity(TensorProto.DOUBLE, [4]))
+
+
 def test_none_becomes_an_error_with_tensorrts_own_lines(trt, tmp_path):
     path = models.save(models.linear(), tmp_path / "model.onnx")
     with pytest.raises(BuildError, match="no optimization profile has been defined") as caught:
