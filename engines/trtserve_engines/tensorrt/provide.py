@@ -84,9 +84,10 @@ class Toolchain(Protocol[E]):
 
 @dataclass(frozen=True)
 class ProvidedEngine(Generic[E]):
-    """An engine, and what is known of it. `problem` says why it is not in the cache; "" where it is."""
+    """An engine, its plan, and what is known of it. `problem` says why it is not in the cache; "" where it is."""
 
     engine: E
+    plan: bytes | mmap
     sidecar: Sidecar
     from_cache: bool
     problem: str = ""
@@ -147,7 +148,7 @@ def _from_cache(
     except BaseException:
         engine.close()
         raise
-    return ProvidedEngine(engine, stored.sidecar, from_cache=True)
+    return ProvidedEngine(engine, stored.plan, stored.sidecar, from_cache=True)
 
 
 def _build(key: EngineKey, toolchain: Toolchain[E], cache: EngineCache, watch: Watch) -> ProvidedEngine[E]:
@@ -164,7 +165,7 @@ def _build(key: EngineKey, toolchain: Toolchain[E], cache: EngineCache, watch: W
         engine.close()
         raise
     log.info("%s: engine built in %.1f s", toolchain.model.path, build_s)
-    return ProvidedEngine(engine, sidecar, from_cache=False, problem=_kept(key, plan, sidecar, cache))
+    return ProvidedEngine(engine, plan, sidecar, from_cache=False, problem=_kept(key, plan, sidecar, cache))
 
 
 def _sidecar(key: EngineKey, toolchain: Toolchain[E], engine: E, plan: bytes | mmap, build_s: float) -> Sidecar:

@@ -22,7 +22,7 @@ class Step:
         text = self.name
         if self.percent is not None:
             text += f" {self.percent:.0f} %"
-        if self.remaining_s is not None:
+        if self.remaining_s is not None and self.remaining_s >= 1:
             text += f", about {self.remaining_s:.0f} s left"
         return text
 

@@ -36,7 +36,7 @@ class TensorRtToolchain:
         self.config: BuildConfig = with_profiles(config.build, model.signature)
         self._runtime = config.runtime
         self._tolerance = config.tolerance
-        self._number = gpu
+        self.gpu_number = gpu
         self._instances = instances
         self._cuda_driver = cuda_driver
         self._driver = open_driver(cuda_driver)
@@ -51,11 +51,11 @@ class TensorRtToolchain:
     def build(self, watch: Watch) -> mmap:
         """See Toolchain."""
         timings = self._timings.load() if self.config.timing_cache else b""
-        job = BuildJob(self.model.path, self.config, self._number, self._cuda_driver, timings)
+        job = BuildJob(self.model.path, self.config, self.gpu_number, self._cuda_driver, timings)
         process = BuildProcess(job, on_progress=lambda progress: watch.on_step(_step(progress)))
         with watch.cancel.calling(process.cancel):
             outcome = process.wait()
-        self._timings.merge(timings, outcome.timing_cache, partial(combine_timings, self._driver, self._number))
+        self._timings.merge(timings, outcome.timing_cache, partial(combine_timings, self._driver, self.gpu_number))
         return outcome.plan
 
     def load(self, plan: bytes | mmap) -> TensorRtEngine:
@@ -63,7 +63,7 @@ class TensorRtToolchain:
         return TensorRtEngine.load(
             plan,
             driver=self._driver,
-            gpu=self._number,
+            gpu=self.gpu_number,
             config=self._runtime,
             instances=self._instances,
             plugins=self.config.plugins,

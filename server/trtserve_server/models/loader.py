@@ -168,7 +168,7 @@ def _open_model(model: OnnxModel, config: ModelConfig, server: ServerConfig, wat
 
 
 def _tensorrt_options(config: ModelConfig, server: ServerConfig, instances: int) -> TensorRtOptions:
-    """How the model's engine is built: its profiles follow from the batches. Raises ConfigError for code not allowed."""
+    """How the engine is built: profiles follow from the batches. Raises ConfigError for code that is not allowed."""
     check_allowed(config.tensorrt, server.tensorrt)
     largest = config.max_batch_size or server.default_max_batch_size
     preferred = max(config.batching.preferred_batch_sizes, default=0)

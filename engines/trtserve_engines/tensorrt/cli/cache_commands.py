@@ -35,7 +35,7 @@ def list_engines(cache: EngineCache, _: Namespace) -> Outcome:
 
 def show(cache: EngineCache, arguments: Namespace) -> Outcome:
     """All that is known of one engine."""
-    entry = _entry(cache, arguments.key)
+    entry = entry_of(cache, arguments.key)
     data = _entry_data(entry)
     sidecar = entry.sidecar
     if sidecar is None:
@@ -58,7 +58,7 @@ def show(cache: EngineCache, arguments: Namespace) -> Outcome:
 
 def verify(cache: EngineCache, arguments: Namespace) -> Outcome:
     """Reads every byte of the engines named, or of all; damage is said and leaves exit code 1."""
-    entries = [_entry(cache, key) for key in arguments.key] or cache.entries()
+    entries = [entry_of(cache, key) for key in arguments.key] or cache.entries()
     problems = {entry.digest: cache.verify(entry.digest) for entry in entries}
     damaged = {digest: problem for digest, problem in problems.items() if problem}
     lines = [f"{digest[:_SHORT]}  {problem or 'good'}" for digest, problem in problems.items()]
@@ -82,7 +82,8 @@ def prune(cache: EngineCache, arguments: Namespace) -> Outcome:
     return Outcome({"removed": removed, "freed_bytes": before - left, "left_bytes": left}, text)
 
 
-def _entry(cache: EngineCache, prefix: str) -> Listed:
+def entry_of(cache: EngineCache, prefix: str) -> Listed:
+    """The entry whose key begins with `prefix`. Raises ConfigError where there is not just one."""
     matching = [entry for entry in cache.entries() if entry.digest.startswith(prefix)]
     if len(matching) == 1:
         return matching[0]

@@ -15,7 +15,13 @@ from trtserve_engines.config import ConfigError
 from trtserve_engines.errors import BackendUnavailableError, EngineError
 from trtserve_engines.options import add_arguments, build, from_arguments, nearest
 from trtserve_engines.tensorrt.cache_options import CacheOptions
-from trtserve_engines.tensorrt.cli import cache_commands
+from trtserve_engines.tensorrt.cli import (
+    build_command,
+    cache_commands,
+    explain_command,
+    inspect_command,
+    recipe_command,
+)
 from trtserve_engines.tensorrt.cli.outcome import (
     EXIT_CODES,
     EXIT_FAILED,
@@ -54,8 +60,16 @@ def _prune(parser: CommandLine) -> None:
 
 
 COMMANDS = {
+    "build": Command("build an engine into the cache", build_command.add_arguments, build_command.build),
+    "explain": Command(
+        "say whether the cache has an engine, and if not, why", explain_command.add_arguments, explain_command.explain
+    ),
     "list": Command("list the engines in the cache", _no_arguments, cache_commands.list_engines),
     "show": Command("show all that is known of an engine", _key, cache_commands.show),
+    "inspect": Command("show the layers of an engine", inspect_command.add_arguments, inspect_command.inspect),
+    "recipe": Command(
+        "rewrite a model to a precision and measure it on the CPU", recipe_command.add_arguments, recipe_command.recipe
+    ),
     "verify": Command("check every byte of the engines in the cache", _keys, cache_commands.verify),
     "prune": Command("remove engines from the cache", _prune, cache_commands.prune),
 }
