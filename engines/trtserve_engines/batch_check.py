@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from trtserve_engines.engine import Arrays, Engine, ExecutionContext
-from trtserve_engines.errors import ExecutionError
-from trtserve_engines.samples import DYNAMIC_SIZES, sample_inputs
+from trtserve_engines.errors import DeviceLostError, ExecutionError, SignatureError
+from trtserve_engines.shape_ranges import example_inputs
 from trtserve_engines.signature import DYNAMIC, Signature
 
 _ROWS = 3
@@ -35,7 +35,7 @@ def check_batchable(engine: Engine) -> Batchability:
         return Batchability(False, "the engine takes one row at a time")
     context = engine.create_context(batched=False)
     try:
-        return _self_test(context, signature, rows)
+        return _self_test(context, engine, rows)
     finally:
         context.close()
 
@@ -47,14 +47,14 @@ def _static_reason(signature: Signature) -> str:
     return f"the first dimension of {', '.join(map(repr, fixed))} is fixed, so it cannot be a batch dimension"
 
 
-def _self_test(context: ExecutionContext, signature: Signature, rows: int) -> Batchability:
-    dynamic = any(DYNAMIC in spec.shape[1:] for spec in signature.inputs)
+def _self_test(context: ExecutionContext, engine: Engine, rows: int) -> Batchability:
     failure = ""
-    for size in DYNAMIC_SIZES if dynamic else DYNAMIC_SIZES[:1]:
-        inputs = sample_inputs(signature, rows=rows, dynamic_size=size)
+    for inputs in example_inputs(engine.signature, engine.shape_ranges, rows):
         try:
             return _compare(context, inputs, rows)
-        except ExecutionError as error:
+        except DeviceLostError:
+            raise
+        except (ExecutionError, SignatureError) as error:
             failure = failure or str(error)
     return Batchability(False, f"the self-test could not run the model with {rows} rows: {failure}")
 

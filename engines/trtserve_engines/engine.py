@@ -13,6 +13,9 @@ import numpy as np
 from trtserve_engines.signature import Signature
 
 Arrays = Mapping[str, np.ndarray]
+Shape = tuple[int, ...]
+ShapeRanges = Mapping[str, tuple[Shape, Shape, Shape]]
+"""By input: smallest, usual, largest."""
 
 
 class BatchResult(NamedTuple):
@@ -82,6 +85,13 @@ class Engine(Protocol):
     @property
     def max_rows(self) -> int | None:
         """The largest number of rows in a batch; None where the engine sets no limit."""
+        ...
+
+    @property
+    def shape_ranges(self) -> Sequence[ShapeRanges]:
+        """What the engine was made for: the shapes of each input, or its values where it is read as a shape, from the
+        smallest over the usual to the largest; several alternatives, or none where every shape of the signature goes.
+        """
         ...
 
     @property

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtserve_engines.config import OnnxRuntimeOptions
-from trtserve_engines.engine import Arrays, BatchResult
+from trtserve_engines.engine import Arrays, BatchResult, ShapeRanges
 from trtserve_engines.errors import ExecutionError
 from trtserve_engines.import_onnxruntime import import_onnxruntime
 from trtserve_engines.onnx_model import OnnxModel
@@ -37,6 +37,7 @@ class OnnxRuntimeEngine:
 
     backend = "onnxruntime"
     max_rows: int | None = None
+    shape_ranges: Sequence[ShapeRanges] = ()
     facts: Mapping[str, str] = {}
 
     def __init__(self, sessions: Sessions, signature: Signature, device: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from trtserve_engines.engine import Arrays, BatchResult
+from trtserve_engines.engine import Arrays, BatchResult, ShapeRanges
 from trtserve_engines.errors import ExecutionError
 from trtserve_engines.signature import Signature
 
@@ -31,6 +31,7 @@ class ScriptedEngine:
 
     backend = "scripted"
     device = "cpu"
+    shape_ranges: Sequence[ShapeRanges] = ()
     facts: Mapping[str, str] = {}
     thread_choices: tuple[int, ...] = ()
 

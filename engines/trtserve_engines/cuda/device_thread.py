@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
@@ -54,4 +55,6 @@ def _do(job: _Job, device: Device) -> None:
     try:
         future.set_result(function(device))
     except BaseException as error:
+        # What the failed calls held must go here and now, not with the error, on whatever thread that ends.
+        traceback.clear_frames(error.__traceback__)
         future.set_exception(error)

@@ -108,7 +108,7 @@ class EngineCache:
                 f"the engine ({sidecar.plan_bytes} bytes) cannot be kept in {self.folder}: {error.strerror};"
                 " free space there or choose another folder with --engine-cache"
             ) from error
-        if self._max_bytes:
+        if self._max_bytes and sum(entry.size_bytes for entry in self._listed()) > self._max_bytes:
             self.prune(max_bytes=self._max_bytes, keep=key.digest)
 
     def set_aside(self, digest: str, reason: str) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 
 from trtserve_engines.cuda.api import Device, Driver
 from trtserve_engines.cuda.device_thread import DeviceThread
+from trtserve_engines.engine import ShapeRanges
 from trtserve_engines.errors import PlanError
 from trtserve_engines.signature import DYNAMIC, Signature
 from trtserve_engines.tensorrt.context import EngineParts, TensorRtContext
@@ -18,7 +19,7 @@ from trtserve_engines.tensorrt.io_layout import IoLayout, measure_layout
 from trtserve_engines.tensorrt.memory_need import MemoryNeed, check_memory
 from trtserve_engines.tensorrt.native_context import NativeContext
 from trtserve_engines.tensorrt.plugins import load_plugins
-from trtserve_engines.tensorrt.profile_choice import row_limits
+from trtserve_engines.tensorrt.profile_choice import batch_limit
 from trtserve_engines.tensorrt.runtime_config import RuntimeConfig
 from trtserve_engines.tensorrt.trt_log import TensorRtLog, tensorrt_log
 
@@ -39,6 +40,7 @@ class TensorRtEngine:
         self.max_rows = _max_rows(parts.io)
         self.scratch_bytes = parts.scratch_bytes
         self.io_bytes = parts.layout.total_bytes
+        self.shape_ranges: Sequence[ShapeRanges] = parts.io.profiles
         self.facts: Mapping[str, str] = {}
 
     @classmethod
@@ -142,7 +144,7 @@ class _Loading:
 
 
 def _max_rows(io: EngineIo) -> int | None:
-    """The largest number of rows that a profile allows; None where the first dimensions do not count rows."""
+    """The largest number of rows in a batch; None where the first dimensions do not count rows."""
     if not io.signature.first_dimension_is_dynamic():
         return None
-    return row_limits(io.profiles, [tensor.name for tensor in io.inputs if tensor.spec.shape[0] == DYNAMIC])[1]
+    return batch_limit(io.profiles, [tensor.name for tensor in io.inputs if tensor.spec.shape[0] == DYNAMIC])

@@ -95,6 +95,7 @@ class InstanceGroup:
         try:
             warm_up(
                 context,
+                engine,
                 loaded.signature,
                 max_batch_size=loaded.max_batch_size,
                 runs=loaded.source.config.warmup_runs,

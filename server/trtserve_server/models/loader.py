@@ -16,11 +16,19 @@ from typing import NamedTuple
 from trtserve_engines.batch_check import Batchability, check_batchable
 from trtserve_engines.config import ConfigError
 from trtserve_engines.engine import Engine, ExecutionContext
-from trtserve_engines.errors import EngineError, EngineNotBuiltError, ExecutionError, ModelFileError
+from trtserve_engines.errors import (
+    DeviceLostError,
+    EngineError,
+    EngineNotBuiltError,
+    ExecutionError,
+    ModelFileError,
+    SignatureError,
+)
 from trtserve_engines.look_at_machine import look_at_machine
 from trtserve_engines.onnx_model import OnnxModel, read_onnx_model
 from trtserve_engines.open_engine import open_engine
-from trtserve_engines.samples import DYNAMIC_SIZES, sample_inputs
+from trtserve_engines.samples import sample_inputs
+from trtserve_engines.shape_ranges import example_inputs
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
 from trtserve_engines.tensorrt.cache_options import CacheOptions
 from trtserve_engines.tensorrt.plugins import check_allowed
@@ -193,21 +201,30 @@ def _max_batch_size(engine: Engine, configured: int | None, server: ServerConfig
     return configured or min(server.default_max_batch_size, engine.max_rows)
 
 
-def warm_up(context: ExecutionContext, signature: Signature, *, max_batch_size: int, runs: int) -> None:
-    """Runs made-up inputs, alone and as the largest batch, `runs` times each. Raises ExecutionError."""
-    dynamic = any(DYNAMIC in spec.shape[1:] for spec in signature.inputs)
-    for size in DYNAMIC_SIZES if dynamic else DYNAMIC_SIZES[:1]:
-        try:
-            for _ in range(runs):
-                for rows in {1, max(1, max_batch_size)}:
-                    context.run([sample_inputs(signature, rows=rows, dynamic_size=size)])
-            return
-        except ExecutionError as error:
-            failure = error
-    raise ExecutionError(
-        f"the warm-up with made-up inputs failed: {failure}."
-        " If real inputs differ from them, set warmup_runs = 0 in model.toml"
-    ) from failure
+def warm_up(context: ExecutionContext, engine: Engine, signature: Signature, *, max_batch_size: int, runs: int) -> None:
+    """Runs made-up inputs, alone and as the largest batch, `runs` times each: of one shape, or of each that the engine
+    was built for. Raises ExecutionError where none can be run.
+    """
+    done: set[int] = set()
+    failure: Exception | None = None
+    for rows in sorted({1, max(1, max_batch_size)}):
+        for inputs in example_inputs(signature, engine.shape_ranges, rows):
+            if rows in done and not engine.shape_ranges:
+                break
+            try:
+                for _ in range(runs):
+                    context.run([inputs])
+                done.add(rows)
+            except DeviceLostError:
+                raise
+            except (ExecutionError, SignatureError) as error:
+                failure = failure or error
+    wanted = 1 if engine.shape_ranges else len({1, max(1, max_batch_size)})
+    if len(done) < wanted:
+        raise ExecutionError(
+            f"the warm-up with made-up inputs failed: {failure}."
+            " If real inputs differ from them, set warmup_runs = 0 in model.toml"
+        ) from failure
 
 
 def _is_quick(engine: Engine, model: OnnxModel, max_batch_size: int, limit_s: float) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from trtserve_engines.errors import SignatureError
+from trtserve_engines.shape_ranges import check_shapes
 from trtserve_engines.signature import DYNAMIC, Signature
 from trtserve_protos import dtypes
 from trtserve_server.config import BatchConfig, LevelConfig, ModelConfig
@@ -115,6 +116,7 @@ class ServedModel:
         """The rows of inputs that fit the model, and what they can share a batch by. Raises InvalidRequest."""
         try:
             self.signature.check(inputs, _wire_name)
+            check_shapes(self._engine.shape_ranges, self.signature, inputs)
         except SignatureError as error:
             raise InvalidRequest(f"model {self.name!r}: {error}") from None
         if not self.max_batch_size:
