@@ -190,12 +190,12 @@ def test_a_batch_beyond_the_profiles_is_refused_and_the_next_request_served(serv
 
 
 def test_a_model_that_tensorrt_cannot_take_is_unavailable_with_the_operator_named(serving):
-    node = helper.make_node("Bernoulli", ["x"], ["y"])
-    proto = models.model([node], [models.tensor("x", ["batch", 4])], [models.tensor("y", ["batch", 4])])
+    node = helper.make_node("Det", ["x"], ["y"])
+    proto = models.model([node], [models.tensor("x", ["batch", 4, 4])], [models.tensor("y", ["batch"])])
     client = serving({"m": proto, "good": DYNAMIC})
     states = client.states()
     assert states["m"][0] == "UNAVAILABLE"
-    assert "Bernoulli" in states["m"][1]
+    assert "operator Det: No importer registered" in states["m"][1]
     assert states["good"][0] == "READY"
 
 
