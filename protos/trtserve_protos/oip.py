@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from trtserve_protos._generated.oip.model_config_pb2 import (
         ModelConfig as ModelConfig,
         ModelQueuePolicy as ModelQueuePolicy,
+        ModelWarmup as ModelWarmup,
     )
     from trtserve_protos._generated.oip.open_inference_pb2 import (
         InferParameter as InferParameter,

@@ -31,7 +31,7 @@ from trtserve_server.rpc.trace_setting import TraceSettingService
 from trtserve_server.scheduling.host import Host
 from trtserve_server.scheduling.reactor import AsyncioReactor
 from trtserve_server.security import server_credentials
-from trtserve_server.trace_file import Trace, write_traces
+from trtserve_server.trace_file import TraceWriter
 from trtserve_server.tracing import Tracer
 
 log = logging.getLogger(__name__)
@@ -57,14 +57,14 @@ class App:
             ThreadPoolExecutor(1, "repository"),
             ThreadPoolExecutor(1, "build"),
         )
-        self._writing = ThreadPoolExecutor(1, "traces")
         self.registry = Registry(config, host, *self._executors)
         self.registry.on_change = self._publish_health
         self.control = ModelControl(config, self.registry, reactor, self._executors[1])
         self._repository = RepositoryService(self.registry, self.control)
         self._health = HealthService()
         self._reflection = ReflectionService((oip.SERVICE, health.SERVICE))
-        self._tracer = Tracer(config.trace, self._write_traces)
+        self._traces = TraceWriter(ThreadPoolExecutor(1, "traces"))
+        self._tracer = Tracer(config.trace, self._traces.write)
         self._oip = OipService(
             self.registry,
             lambda: self.ready,
@@ -133,14 +133,11 @@ class App:
         await self._server.stop(0)
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self.registry.close, 1.0)
-        await loop.run_in_executor(None, self._writing.shutdown)
+        await loop.run_in_executor(None, self._traces.close)
         for executor in self._executors:
             executor.shutdown(wait=False, cancel_futures=True)
         if self._metrics:
             await loop.run_in_executor(None, self._metrics.close)
-
-    def _write_traces(self, path: str, traces: list[Trace], anew: bool) -> None:
-        self._writing.submit(write_traces, path, traces, anew=anew)
 
     def _lose_device(self, reason: str) -> None:
         if not self.device_lost.is_set():

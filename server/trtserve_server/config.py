@@ -6,6 +6,7 @@ Command line, environment, files and reference text are derived from the fields 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 from trtserve_engines.backend_choice import parse_device
 from trtserve_engines.config import (
@@ -26,6 +27,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("default", "ISO8601")
 OFF, TIMESTAMPS, TENSORS = "OFF", "TIMESTAMPS", "TENSORS"
 TRACE_LEVELS = (OFF, TIMESTAMPS, TENSORS)
+ZERO, RANDOM = "zero", "random"
 MODEL_CONTROL_MODES = ("none", "poll", "explicit")
 MAX_MESSAGE_BYTES = 2**31 - 1
 WHILE_BUILDING = ("wait", "serve-on-cpu")
@@ -91,6 +93,36 @@ class TensorConfig:
     dims: tuple[int, ...] | None = option(None, "its shape without the batch dimension; absent = as in the graph")
     label_filename: str = option("", "file beside the configuration with one label per line, for classification")
 
+    def __post_init__(self) -> None:
+        _check_inside("label_filename", self.label_filename)
+
+
+@dataclass(frozen=True)
+class WarmupInput:
+    """One input of a warm-up request."""
+
+    name: str = option("", "the input's name in the graph")
+    datatype: str = option("", "its datatype, for example FP32; empty = as in the graph")
+    dims: tuple[int, ...] | None = option(None, "its shape without the batch dimension; absent = as in the graph")
+    data: str = option(RANDOM, "zero, random, or a file with its raw bytes in the folder `warmup` of the model's")
+
+    def __post_init__(self) -> None:
+        _check_inside("data", self.data)
+
+
+@dataclass(frozen=True)
+class WarmupConfig:
+    """A request that is run before the model is ready."""
+
+    name: str = option("", "what it is called where it fails")
+    batch_size: int = option(1, "its rows, where the model is batched")
+    count: int = option(1, "how many times it is run per instance")
+    inputs: tuple[WarmupInput, ...] = option((), "its tensors")
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 0, "batch_size")
+        check_at_least(self, 1, "count")
+
 
 @dataclass(frozen=True)
 class InstanceGroupConfig:
@@ -128,6 +160,7 @@ class ModelConfig:
     )
     levels: tuple[LevelConfig, ...] = option((), "policies of single priority levels")
     warmup_runs: int = option(1, "runs with made-up data per instance before the model is ready")
+    warmup: tuple[WarmupConfig, ...] = option((), "requests that are run before the model is ready as well")
     batching: BatchConfig = field(default_factory=BatchConfig)
     onnxruntime: OnnxRuntimeOptions = field(default_factory=OnnxRuntimeOptions)
     tensorrt: TensorRtConfig = field(default_factory=TensorRtConfig)
@@ -141,6 +174,7 @@ class ModelConfig:
             given = "instances" if self.instances else "device"
             raise ConfigError(f"instance_groups and {given} both say where instances are; leave one of them out")
         _check_batch_of_profile(self.tensorrt)
+        _check_inside("filename", self.filename)
         known = self.batching.priority_levels
         for level in self.levels:
             if level.level > known:
@@ -223,6 +257,9 @@ class ServerConfig:
     instances: int = option(
         0, "instances, on each device, of each model whose configuration does not say; 0 = what suits the engine"
     )
+    run_timeout_s: float = option(
+        300.0, "run_timeout_s of models whose configuration does not say, in seconds; 0 = never"
+    )
     max_running: int = option(0, "batches that run at once on one device, over all models; 0 = any number")
     inline_run_limit_us: int = option(
         100, "models on the CPU whose largest batch runs faster than this get no thread, in microseconds; 0 = never"
@@ -251,9 +288,8 @@ class ServerConfig:
         check_choices(self)
         check_at_least(self, 1, "default_max_batch_size", "stream_window", "load_threads")
         check_at_least(self, 1, "max_message_bytes", "max_inflight_bytes")
-        check_at_least(
-            self, 0, "drain_timeout_s", "inline_run_limit_us", "instances", "max_running", "engine_cache_max_bytes"
-        )
+        check_at_least(self, 0, "drain_timeout_s", "inline_run_limit_us", "instances", "max_running", "run_timeout_s")
+        check_at_least(self, 0, "engine_cache_max_bytes")
         if self.max_message_bytes > MAX_MESSAGE_BYTES:
             raise ConfigError(f"max_message_bytes = {self.max_message_bytes}; gRPC ends at {MAX_MESSAGE_BYTES}")
         if not self.repository_poll_interval_s > 0:
@@ -288,3 +324,9 @@ def _check_batch_of_profile(tensorrt: TensorRtConfig) -> None:
         if getattr(tensorrt, name) != getattr(TensorRtConfig, name):
             meant = {"max_batch_size": "max_batch_size", "preferred_batch_size": "batching.preferred_batch_sizes"}[name]
             raise ConfigError(f"tensorrt.{name} follows from {meant} in a server; set that")
+
+
+def _check_inside(name: str, path: str) -> None:
+    """A configuration may come over the wire: it may name files of its model and no others."""
+    if PurePath(path).is_absolute() or ".." in PurePath(path).parts:
+        raise ConfigError(f"{name} = {path!r}; wanted is a path inside the model's folder")

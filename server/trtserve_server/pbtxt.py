@@ -16,6 +16,7 @@ from google.protobuf import json_format, text_format
 from trtserve_engines.config import ConfigError, OnnxRuntimeOptions
 from trtserve_protos import dtypes, oip
 from trtserve_protos.pool import POOL
+from trtserve_server.config import RANDOM, ZERO
 from trtserve_server.pbtxt_fields import IGNORED, REFUSED, decision, set_paths
 
 if TYPE_CHECKING:
@@ -103,7 +104,9 @@ def values_from_message(message: ModelConfigMessage, source: str) -> dict[str, A
     if options:
         values["onnxruntime"] = options
     if message.model_warmup:
-        values["warmup_runs"] = sum(warmup.count or 1 for warmup in message.model_warmup)
+        values["warmup"] = [_warmup(warmup) for warmup in message.model_warmup if warmup.inputs]
+        # An entry without inputs asks for made-up ones.
+        values["warmup_runs"] = sum(warmup.count or 1 for warmup in message.model_warmup if not warmup.inputs)
     return values
 
 
@@ -140,7 +143,7 @@ def _versions(message: ModelConfigMessage) -> str:
 def _tensor(tensor: Any) -> dict[str, Any]:
     values: dict[str, Any] = {"name": tensor.name}
     if tensor.data_type:
-        values["datatype"] = _datatype(tensor)
+        values["datatype"] = _datatype_name(tensor.data_type, tensor.name)
     if tensor.dims:
         values["dims"] = list(tensor.dims)
     return values
@@ -157,11 +160,29 @@ def _group_device(group: Any) -> str:
     return "gpu" if group.kind == group.KIND_GPU else ""
 
 
-def _datatype(tensor: Any) -> str:
+def _datatype_name(given: int, tensor: str) -> str:
     for name, number in oip.DATA_TYPE_NUMBERS.items():
-        if number == tensor.data_type:
+        if number == given:
             return dtypes.from_config_name(name).name
-    raise ConfigError(f"{tensor.name!r}: data_type {tensor.data_type} is unknown; wanted is a name such as TYPE_FP32")
+    raise ConfigError(f"{tensor!r}: data_type {given} is unknown; wanted is a name such as TYPE_FP32")
+
+
+def _warmup(warmup: Any) -> dict[str, Any]:
+    return {
+        "name": warmup.name,
+        "batch_size": warmup.batch_size,
+        "count": warmup.count or 1,
+        "inputs": [_warmup_input(name, tensor) for name, tensor in sorted(warmup.inputs.items())],
+    }
+
+
+def _warmup_input(name: str, tensor: Any) -> dict[str, Any]:
+    kind = tensor.WhichOneof("input_data_type")
+    data = {"zero_data": ZERO, "random_data": RANDOM}.get(kind, tensor.input_data_file)
+    if not data:
+        raise ConfigError(f"model_warmup: input {name!r} has no data; give zero_data, random_data or input_data_file")
+    datatype = _datatype_name(tensor.data_type, name) if tensor.data_type else ""
+    return {"name": name, "datatype": datatype, "data": data} | ({"dims": list(tensor.dims)} if tensor.dims else {})
 
 
 def _batching(message: ModelConfigMessage) -> dict[str, Any]:

@@ -40,8 +40,11 @@ HONOURED = {
     "optimization.graph.level": "ONNX Runtime's: -1 basic, 0 all, 1 extended, 2 disabled",
     "parameters": "ONNX Runtime's: intra_op_thread_count, inter_op_thread_count, execution_mode, enable_mem_arena,"
     " enable_mem_pattern, session.intra_op.allow_spinning; others are named in the log",
-    "model_warmup.count": "runs before the model is ready; entries are added up",
-    "model_warmup.name": "a name for people",
+    "model_warmup.name": "what the request is called where it fails",
+    "model_warmup.batch_size": "its rows",
+    "model_warmup.count": "how often it is run, per instance, before the model is ready",
+    "model_warmup.inputs": "zero_data, random_data or a file in the folder warmup; none = made-up inputs, a row and the"
+    " largest batch",
 }
 """The fields that have an effect, and which."""
 
@@ -84,8 +87,6 @@ IGNORED = {
     "optimization.output_pinned_memory": "memory is pinned where a GPU is used",
     "optimization.gather_kernel_buffer_threshold": "rows are gathered on the host",
     "optimization.eager_batching": "a batch is gathered while the one before runs, always",
-    "model_warmup.batch_size": "one row and the largest batch are run",
-    "model_warmup.inputs": "made-up inputs are run",
 }
 """What does not apply here and may be left out without a wrong answer, and why."""
 

@@ -1,6 +1,6 @@
-"""Traced requests as records, and the file that they are written to: a JSON array, whole after each write.
+"""Traced requests as records, and the writing of them to files: JSON arrays, whole after each write.
 
-Format and names are Triton's, so that its tools read the file.
+Format and names are Triton's, so that its tools read the files.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,9 @@ from trtserve_server.request import InferResponse, Outcome
 log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
+
+MAX_WAITING = 10_000
+"""Traces that may wait for the thread that writes them."""
 
 _NS = 1e9
 _END = b"\n]\n"
@@ -74,6 +79,36 @@ class Trace:
                 "dtype": dtypes.from_numpy(array.dtype).name,
             }
             yield {"id": self.number, "activity": activity, "tensor": tensor}
+
+
+class TraceWriter:
+    """Writes in `executor`, which has one thread. Where that cannot keep up, traces are lost rather than kept."""
+
+    def __init__(self, executor: Executor, max_waiting: int = MAX_WAITING) -> None:
+        self._executor = executor
+        self._max_waiting = max_waiting
+        self._waiting = 0  # traces that are not written yet; changed under the lock
+        self._lock = Lock()
+
+    def write(self, path: str, traces: Sequence[Trace], anew: bool) -> None:
+        """Has traces added to the file at `path`, or the file made `anew`. Returns at once."""
+        with self._lock:
+            if self._waiting and self._waiting + len(traces) > self._max_waiting:
+                log.warning("%d traces are lost: %d others still wait to be written", len(traces), self._waiting)
+                return
+            self._waiting += len(traces)
+        self._executor.submit(self._write, path, traces, anew)
+
+    def close(self) -> None:
+        """Waits until everything is written."""
+        self._executor.shutdown()
+
+    def _write(self, path: str, traces: Sequence[Trace], anew: bool) -> None:
+        try:
+            write_traces(path, traces, anew=anew)
+        finally:
+            with self._lock:
+                self._waiting -= len(traces)
 
 
 def write_traces(path: str, traces: Sequence[Trace], *, anew: bool) -> None:

@@ -163,6 +163,8 @@ UNIMPLEMENTED = grpc.StatusCode.UNIMPLEMENTED
         (load_request("k", config='{"max_batch_size": -1}'), INVALID, "max_batch_size = -1"),
         (load_request("k", config='{"name": "other"}'), INVALID, "'other'"),
         (load_request("k", config='{"backend": "python"}'), INVALID, "'python'"),
+        (load_request("k", config='{"default_model_filename": "../../x.onnx"}'), INVALID, "inside the model's folder"),
+        (load_request("k", config='{"output": [{"label_filename": "/etc/passwd"}]}'), INVALID, "'/etc/passwd'"),
         (load_request("k", config=True), INVALID, "not a string"),
         (load_request("k", colour="red"), INVALID, "'colour' is unknown"),
         (load_request("k", file__1=b"x"), UNIMPLEMENTED, "put them into the repository"),
@@ -230,6 +232,7 @@ class TestGated:
         error = client.error("ModelInfer", infer_request("m", {"x": X}))
         assert (error.code(), "being unloaded" in error.details()) == (grpc.StatusCode.UNAVAILABLE, True)
         load = self.load(client)
+        assert index(client) == [("m", "1", "UNLOADING", "unloaded")]
         assert not (unload.done() or load.done() or engine.closed)
         engines.gate.let_pass()
         held.release()
@@ -253,6 +256,21 @@ class TestGated:
         held.release()
         assert arrays_of(running.result())["y"][0, 0] == 1
         server.wait_until(lambda: old.closed)
+
+    def test_a_model_that_loads_says_so(self, server: RunningServer, connect: Connect, engines: Any) -> None:
+        client = connect(server)
+        client.call("RepositoryModelUnload", model_name="m")
+        engines.gate.shut()
+        under_way = self.load(client)
+        held = engines.gate.batch()  # the self-test
+        assert index(client) == [("m", "1", "LOADING", "")]
+        assert not client.call("ModelReady", name="m").ready
+        error = client.error("ModelInfer", infer_request("m", {"x": X}))
+        assert (error.code(), "is loading" in error.details()) == (grpc.StatusCode.UNAVAILABLE, True)
+        engines.gate.let_pass()
+        held.release()
+        under_way.result()
+        assert index(client) == [("m", "1", "READY", "")]
 
     def test_a_load_under_way_does_not_hold_up_the_servers_end(
         self, server: RunningServer, connect: Connect, engines: Any
@@ -337,3 +355,18 @@ def test_poll_mode_swaps_adds_and_removes(serve: Serve, connect: Connect, tmp_pa
     shutil.rmtree(tmp_path / "k")
     server.wait_until(lambda: [e.name for e in registry.entries()] == ["n"])
     assert client.error("ModelInfer", infer_request("k", {"x": X})).code() is NOT_FOUND
+
+
+def test_readiness_counts_what_should_serve(serve: Serve, connect: Connect, tmp_path: Path) -> None:
+    save(tmp_path, 2)
+    make_models.save(make_models.scale(1.0), tmp_path / "n" / "1" / "model.onnx")
+    options = {"model_control_mode": "explicit", "load_model": ("*",), "strict_readiness": True}
+    client = connect(serve(model_repository=(str(tmp_path),), **options))
+    assert client.call("ServerReady").ready
+    client.call("RepositoryModelUnload", model_name="n")
+    assert client.call("ServerReady").ready  # what was unloaded on request should not serve
+    (tmp_path / "n" / "1" / "model.onnx").write_bytes(b"no model")
+    client.error("RepositoryModelLoad", load_request("n"))
+    assert not client.call("ServerReady").ready
+    assert client.states()["n"][0] == "UNAVAILABLE"
+    assert next(client.watch("k")) == "SERVING"

@@ -54,4 +54,5 @@ def test_extensions_are_advertised_exactly_as_they_are_offered(client: Client) -
     advertised = client.call("ServerMetadata").extensions
     offered = [name for name, calls in EXTENSIONS.items() if all(is_offered(client, call) for call in calls)]
     assert [name for name in advertised if name in EXTENSIONS] == offered
-    assert set(advertised) - {*EXTENSIONS} == {"binary_tensor_data", "classification", "parameters"}
+    others = {"binary_tensor_data", "classification", "parameters", "schedule_policy"}
+    assert set(advertised) - {*EXTENSIONS} == others

@@ -102,6 +102,10 @@ class Catalogue:
         """The versions of one model, in their order; none where it is unknown."""
         return sorted(self._entries.get(name, {}).values(), key=_version_number)
 
+    def parts(self, name: str) -> set[str]:
+        """The names of the models that a model is composed of; none for one that is a single model or unknown."""
+        return {part for entry in self.versions(name) if entry.model is not None for part in entry.model.parts}
+
     def models(self) -> list[ServedModel]:
         """Every model that has instances."""
         return [entry.model for entry in self.entries() if entry.model is not None]

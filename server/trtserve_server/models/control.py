@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from trtserve_server.errors import (
 from trtserve_server.models.catalogue import STOPPING
 from trtserve_server.models.poller import RepositoryPoller
 from trtserve_server.models.registry import Registry
-from trtserve_server.models.repository import Found, ModelVersion, find_model, model_names, scan
+from trtserve_server.models.repository import Found, ModelVersion, check_files, find_model, model_names, scan
 from trtserve_server.scheduling.reactor import Reactor
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ Operation = Callable[[Done], None]
 class ModelControl:
     """The three modes of model control. Belongs to the scheduling thread; looking at the disk runs in `executor`.
 
-    Raises ConfigError where a repository does not exist or a model to be loaded at the start is in none.
+    Raises ConfigError where a repository or file does not exist, or a model to be loaded at the start is in none.
     """
 
     def __init__(self, config: ServerConfig, registry: Registry, reactor: Reactor, executor: Executor) -> None:
@@ -48,6 +48,7 @@ class ModelControl:
         self._executor = executor
         self._waiting: dict[str, deque[tuple[Operation, Done]]] = {}
         self._stopping = False
+        check_files(config)
         self._first = _to_be_loaded(config, scan(config))
         self._poller: RepositoryPoller | None = None
         if config.model_control_mode == "poll":
@@ -87,13 +88,33 @@ class ModelControl:
         self._check_mode("loaded")
         self._enqueue(name, partial(self._load, name, values), on_done)
 
-    def unload(self, name: str, on_done: Done) -> None:
+    def unload(self, name: str, on_done: Done, *, dependents: bool = False) -> None:
         """Unloads a model; `on_done` comes when its requests are answered and its memory is freed.
 
-        Raises ModelControlOff.
+        `dependents` unloads the models that it is composed of as well, after it. Raises ModelControlOff.
         """
         self._check_mode("unloaded")
-        self._enqueue(name, partial(self._unload, name), on_done)
+        parts = self._registry.parts(name) if dependents else ()
+
+        def unloaded(error: RequestError | None) -> None:
+            if error is not None or not parts:
+                on_done(error)
+            else:
+                self._unload_all(parts, on_done)
+
+        self._enqueue(name, partial(self._unload, name), unloaded)
+
+    def _unload_all(self, names: Collection[str], on_done: Done) -> None:
+        left = len(names)
+
+        def unloaded(error: RequestError | None) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                on_done(None)  # one that is not there needs no unloading
+
+        for name in names:
+            self._enqueue(name, partial(self._unload, name), unloaded)
 
     def names(self) -> list[str]:
         """The models that could be loaded: all on disk. From any thread, blocking. Raises ConfigError."""

@@ -9,7 +9,8 @@ from itertools import repeat
 
 from trtserve_engines.engine import Engine, ExecutionContext
 from trtserve_engines.errors import DeviceLostError
-from trtserve_server.models.loader import LoadedModel, warm_up
+from trtserve_server.models.loader import LoadedModel
+from trtserve_server.models.warmup import warm_up
 from trtserve_server.scheduling.batch import Batch
 from trtserve_server.scheduling.batcher import Batcher
 from trtserve_server.scheduling.host import Host
@@ -100,6 +101,8 @@ class InstanceGroup:
                 max_batch_size=loaded.max_batch_size,
                 runs=loaded.source.config.warmup_runs,
             )
+            for request in loaded.warmup:
+                request.run(context)
         except BaseException:
             context.close()
             raise

@@ -15,20 +15,17 @@ from typing import NamedTuple
 
 from trtserve_engines.batch_check import Batchability, check_batchable
 from trtserve_engines.config import ConfigError
-from trtserve_engines.engine import Engine, ExecutionContext
+from trtserve_engines.engine import Engine
 from trtserve_engines.errors import (
-    DeviceLostError,
     EngineError,
     EngineNotBuiltError,
     ExecutionError,
     ModelFileError,
-    SignatureError,
 )
 from trtserve_engines.look_at_machine import look_at_machine
 from trtserve_engines.onnx_model import OnnxModel, read_onnx_model
 from trtserve_engines.open_engine import open_engine
 from trtserve_engines.samples import sample_inputs
-from trtserve_engines.shape_ranges import example_inputs
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
 from trtserve_engines.tensorrt.cache_options import CacheOptions
 from trtserve_engines.tensorrt.plugins import check_allowed
@@ -39,6 +36,7 @@ from trtserve_protos.errors import DataTypeError
 from trtserve_server.config import ModelConfig, ServerConfig, TensorConfig
 from trtserve_server.models.placement import place
 from trtserve_server.models.repository import CONFIG_FILES, ModelVersion
+from trtserve_server.models.warmup import WarmupRequest, warmup_requests
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +76,7 @@ class LoadedModel:
     max_batch_size: int
     batching_reason: str
     labels: Mapping[str, Sequence[str]]
+    warmup: Sequence[WarmupRequest]
     inline: bool
     load_s: float
     awaits_engine: bool = False
@@ -132,6 +131,7 @@ def _finish(
             _agreed(config.outputs, engine.signature.outputs, "output", max_batch_size),
         )
         labels = _read_labels(config.outputs, _config_folder(source))
+        warmup = warmup_requests(config.warmup, signature, max_batch_size, _config_folder(source))
     except EngineError:
         opened.close()
         raise
@@ -141,7 +141,9 @@ def _finish(
     inline = inline and _is_quick(engine, model, max_batch_size, server.inline_run_limit_us / 1e6)
     opened = replace(opened, engines=tuple(_counted(placed, inline=inline) for placed in opened.engines))
     seconds = time.monotonic() - start
-    return LoadedModel(source, opened, signature, max_batch_size, batch.reason, labels, inline, seconds, awaits_engine)
+    return LoadedModel(
+        source, opened, signature, max_batch_size, batch.reason, labels, warmup, inline, seconds, awaits_engine
+    )
 
 
 def _counted(placed: PlacedEngine, *, inline: bool) -> PlacedEngine:
@@ -199,32 +201,6 @@ def _max_batch_size(engine: Engine, configured: int | None, server: ServerConfig
             " give profiles that go as far, or none"
         )
     return configured or min(server.default_max_batch_size, engine.max_rows)
-
-
-def warm_up(context: ExecutionContext, engine: Engine, signature: Signature, *, max_batch_size: int, runs: int) -> None:
-    """Runs made-up inputs, alone and as the largest batch, `runs` times each: of one shape, or of each that the engine
-    was built for. Raises ExecutionError where none can be run.
-    """
-    done: set[int] = set()
-    failure: Exception | None = None
-    for rows in sorted({1, max(1, max_batch_size)}):
-        for inputs in example_inputs(signature, engine.shape_ranges, rows):
-            if rows in done and not engine.shape_ranges:
-                break
-            try:
-                for _ in range(runs):
-                    context.run([inputs])
-                done.add(rows)
-            except DeviceLostError:
-                raise
-            except (ExecutionError, SignatureError) as error:
-                failure = failure or error
-    wanted = 1 if engine.shape_ranges else len({1, max(1, max_batch_size)})
-    if len(done) < wanted:
-        raise ExecutionError(
-            f"the warm-up with made-up inputs failed: {failure}."
-            " If real inputs differ from them, set warmup_runs = 0 in model.toml"
-        ) from failure
 
 
 def _is_quick(engine: Engine, model: OnnxModel, max_batch_size: int, limit_s: float) -> bool:

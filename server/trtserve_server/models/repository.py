@@ -19,6 +19,8 @@ from trtserve_server.models.fingerprint import Fingerprint, fingerprint, folder_
 from trtserve_server.pbtxt import read_pbtxt
 
 CONFIG_FILES = ("model.toml", "config.pbtxt")
+DATA_FOLDER = "warmup"
+"""Where in a model's folder files of warm-up data lie, as at Triton."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,21 @@ def find_models(config: ServerConfig) -> list[ModelVersion]:
 
     What is wrong with one model is that model's `problem`, with version "" where no version could be told.
     """
+    check_files(config)
     return [version for versions in scan(config).values() for version in versions]
 
 
+def check_files(config: ServerConfig) -> None:
+    """Raises ConfigError where a model file does not exist: at the start that is a mistake, later it is gone."""
+    for file in map(Path, config.model):
+        if not file.exists():
+            raise ConfigError(f"model file {str(file)!r} does not exist; wanted is the path of an ONNX file")
+        if file.is_dir():
+            raise ConfigError(f"model file {str(file)!r} is a folder; give a folder of models as --model-repository")
+
+
 def scan(config: ServerConfig) -> Found:
-    """The same by name."""
+    """What is there now, by name. Raises ConfigError where a repository does not exist."""
     return {name: _versions(name, paths, config) for name, paths in _places(config).items()}
 
 
@@ -74,11 +86,7 @@ def _places(config: ServerConfig) -> dict[str, list[Path]]:
     places: dict[str, list[Path]] = {}
     for folder in _repository_folders(config.model_repository):
         places.setdefault(_text(folder.name), []).append(folder)
-    for file in map(Path, config.model):
-        if not file.exists():
-            raise ConfigError(f"model file {str(file)!r} does not exist; wanted is the path of an ONNX file")
-        if file.is_dir():
-            raise ConfigError(f"model file {str(file)!r} is a folder; give a folder of models as --model-repository")
+    for file in filter(Path.is_file, map(Path, config.model)):
         places.setdefault(_text(file.stem), []).append(file)
     return places
 
@@ -129,15 +137,16 @@ def _file_version(file: Path, config: ServerConfig, values: Mapping[str, Any] | 
 
 def _versions_in_folder(folder: Path, config: ServerConfig, values: Mapping[str, Any] | None) -> list[ModelVersion]:
     model_config = _folder_config(folder, config, values)
-    labels = fingerprint(folder / tensor.label_filename for tensor in model_config.outputs if tensor.label_filename)
+    labels = [folder / tensor.label_filename for tensor in model_config.outputs if tensor.label_filename]
+    beside = fingerprint(labels) + (folder_fingerprint(folder / DATA_FOLDER) if model_config.warmup else ())
     numbers = choose_versions(_version_numbers(folder), model_config.versions)
-    return [_version(folder, number, model_config, labels) for number in numbers]
+    return [_version(folder, number, model_config, beside) for number in numbers]
 
 
-def _version(folder: Path, number: int, config: ModelConfig, labels: Fingerprint) -> ModelVersion:
+def _version(folder: Path, number: int, config: ModelConfig, beside: Fingerprint) -> ModelVersion:
     path = folder / str(number) / config.filename
     problem = "" if path.exists() else f"{path.parent} holds no {config.filename}; put the model there"
-    content = labels + folder_fingerprint(path.parent)
+    content = beside + folder_fingerprint(path.parent)
     return ModelVersion(folder.name, str(number), path, config, problem, content)
 
 
@@ -156,7 +165,12 @@ def _folder_config(folder: Path, server: ServerConfig, values: Mapping[str, Any]
 def _config(
     server: ServerConfig, name: str, values: Mapping[str, Any] | None = None, source: str = "configuration"
 ) -> ModelConfig:
-    defaults = {name: as_mapping(getattr(server, name)) for name in ("batching", "onnxruntime", "tensorrt")}
+    defaults = {
+        "batching": as_mapping(server.batching),
+        "onnxruntime": as_mapping(server.onnxruntime),
+        "tensorrt": as_mapping(server.tensorrt),
+        "run_timeout_s": server.run_timeout_s,
+    }
     config = build(ModelConfig, merged(defaults, {"name": name}, values or {}), source)
     if config.name != name:
         raise ConfigError(f"{source}: the name is {config.name!r}, the folder's {name!r}; make them the same")

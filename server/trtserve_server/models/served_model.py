@@ -27,6 +27,9 @@ from trtserve_server.statistics import ModelStatistics
 class ServedModel:
     """One version of one model. All methods belong to the scheduling thread, but `close`."""
 
+    parts: Sequence[str] = ()
+    """The names of the models that this one is composed of: it is a single one."""
+
     def __init__(self, loaded: LoadedModel, host: Host) -> None:
         self._loaded = loaded
         self._engine = loaded.engine
@@ -118,7 +121,7 @@ class ServedModel:
             self.signature.check(inputs, _wire_name)
             check_shapes(self._engine.shape_ranges, self.signature, inputs)
         except SignatureError as error:
-            raise InvalidRequest(f"model {self.name!r}: {error}") from None
+            raise InvalidRequest(f"model {self.name!r}: {error}{self._dimensions_hint(inputs)}") from None
         if not self.max_batch_size:
             return 1, ()
         # Where only the rows can differ, all requests can share a batch.
@@ -148,6 +151,16 @@ class ServedModel:
     def close(self, timeout_s: float) -> bool:
         """Waits for the instances' end and frees the engine; False where one still runs. From any thread, blocking."""
         return self._instances.close(timeout_s)
+
+    def _dimensions_hint(self, inputs: Mapping[str, np.ndarray]) -> str:
+        """What to do about an input that has too many or too few dimensions; "" where that is not what is wrong."""
+        specs = self.signature.input_by_name
+        for name, array in inputs.items():
+            if name in specs and len(array.shape) != len(specs[name].shape):
+                if self.max_batch_size:
+                    return "; the first dimension counts rows: give it to every input, 1 for a single row, or to none"
+                return "; the model is not batched: send its inputs in the shape of the graph"
+        return ""
 
     def _rows(self, inputs: Mapping[str, np.ndarray]) -> int:
         counts = {name: len(array) for name, array in inputs.items()}

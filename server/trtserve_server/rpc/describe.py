@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trtserve_protos import dtypes, oip
-from trtserve_server.config import BatchConfig, LevelConfig, TensorConfig
+from trtserve_server.config import RANDOM, ZERO, BatchConfig, LevelConfig, TensorConfig, WarmupConfig
 from trtserve_server.models.served_model import ServedModel
 from trtserve_server.pbtxt import BATCHING_REASON, GRAPH_LEVELS, parameters_of
 from trtserve_server.statistics import Phases
 
 if TYPE_CHECKING:
-    from trtserve_protos.oip import ModelConfig, ModelMetadataResponse, ModelQueuePolicy, ModelStatistics
+    from trtserve_protos.oip import ModelConfig, ModelMetadataResponse, ModelQueuePolicy, ModelStatistics, ModelWarmup
 
 PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}
 """Triton's names of the backends."""
@@ -77,12 +77,29 @@ def model_config(model: ServedModel) -> ModelConfig:
             _fill_queue_policy(config.dynamic_batching.priority_queue_policy[level.level], level)
     if effective.warmup_runs:
         config.model_warmup.add(name="made-up inputs", count=effective.warmup_runs)
+    for warmup in effective.warmup:
+        _fill_warmup(config.model_warmup.add(), warmup)
     levels = {name: level for level, name in GRAPH_LEVELS.items()}
     config.optimization.graph.level = levels[effective.onnxruntime.graph_optimization_level]
     for name, value in parameters_of(effective.onnxruntime).items():
         config.parameters[name].string_value = value
     config.parameters[BATCHING_REASON].string_value = model.batching_reason
     return config
+
+
+def _fill_warmup(message: ModelWarmup, warmup: WarmupConfig) -> None:
+    message.name, message.batch_size, message.count = warmup.name, warmup.batch_size, warmup.count
+    for tensor in warmup.inputs:
+        value = message.inputs[tensor.name]
+        value.dims.extend(tensor.dims or ())
+        if tensor.datatype:
+            value.MergeFrom(oip.ModelWarmup.Input(data_type=dtypes.from_name(tensor.datatype).config_name))
+        if tensor.data == ZERO:
+            value.zero_data = True
+        elif tensor.data == RANDOM:
+            value.random_data = True
+        else:
+            value.input_data_file = tensor.data
 
 
 def _fill_version_policy(config: ModelConfig, versions: str) -> None:

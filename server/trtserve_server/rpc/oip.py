@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 EXTENSIONS = (
     "classification",
     "model_repository",
+    "schedule_policy",
     "model_configuration",
     "binary_tensor_data",
     "parameters",

@@ -78,8 +78,8 @@ class RepositoryService:
     ) -> RepositoryModelUnloadResponse:
         """Unloads a model; answers when its requests are answered and its memory is freed. Raises RequestError."""
         name, is_kserve = _model_name(request)
-        _check_unload_parameters(request.parameters)
-        await self._done(lambda done: self._control.unload(name, done))
+        dependents = _unload_dependents(request.parameters)
+        await self._done(lambda done: self._control.unload(name, done, dependents=dependents))
         return oip.RepositoryModelUnloadResponse(model_name=name if is_kserve else "", isUnloaded=is_kserve)
 
     async def _names_on_disk(self) -> list[str]:
@@ -138,9 +138,11 @@ def _load_values(parameters: Parameters) -> Mapping[str, Any] | None:
         raise InvalidRequest(f"parameter 'config': {error}") from None
 
 
-def _check_unload_parameters(parameters: Parameters) -> None:
+def _unload_dependents(parameters: Parameters) -> bool:
+    """Whether the models that a model is composed of are to be unloaded with it."""
     for key, parameter in parameters.items():
         if key != "unload_dependents":
             raise InvalidRequest(f"parameter {key!r} is unknown; known is 'unload_dependents', true or false")
         if parameter.WhichOneof("parameter_choice") != "bool_param":
             raise InvalidRequest("parameter 'unload_dependents' is not a boolean; wanted is true or false")
+    return any(parameter.bool_param for parameter in parameters.values())

@@ -147,6 +147,18 @@ def test_unloading_what_is_not_there_is_an_error(controlled):
     assert c.ended == [("unload", "a", ModelNotFound)]
 
 
+@pytest.mark.parametrize(("dependents", "left"), [(False, {"b"}), (True, set())])
+def test_dependents_are_unloaded_where_that_is_asked_for(controlled, dependents, left):
+    """The parts of "a" are "b" and one that has never been loaded."""
+    c = controlled(load_model=("a", "b"))
+    c.start(), c.ended.clear()
+    c.registry.find("a").parts = ("b", "c")
+    c.control.unload("a", c.ended.append, dependents=dependents)
+    c.reactor.run()
+    assert c.ended == [None]
+    assert {name for (name, _), state in c.states().items() if state is State.READY} == left
+
+
 def test_the_servers_end_fails_what_has_not_begun_and_what_comes(controlled):
     c = controlled()
     c.load("a"), c.unload("a")
@@ -201,3 +213,15 @@ def test_a_broken_configuration_leaves_the_model_serving_and_shows_why(controlle
     (tmp_path / "a" / "model.toml").unlink()
     c.reactor.advance(2.0)
     assert c.states() == {("a", "1"): State.READY, ("b", "1"): State.READY}
+
+
+def test_a_model_file_that_is_gone_is_unloaded_and_holds_up_nobody(tmp_path):
+    file = make_models.save(make_models.scale(1.0), tmp_path / "k.onnx")
+    (tmp_path / "r").mkdir()
+    c = Controlled(tmp_path / "r", "poll", model=(str(file),), repository_poll_interval_s=1.0)
+    c.start()
+    file.unlink()
+    make_models.save(make_models.scale(2.0), tmp_path / "r" / "n" / "1" / "model.onnx")
+    c.reactor.advance(2.0)
+    assert c.states() == {("n", "1"): State.READY}
+    c.close()

@@ -6,10 +6,10 @@ import pytest
 from google.protobuf import text_format
 
 from trtserve_engines.config import ConfigError
+from trtserve_engines.options import build
 from trtserve_protos import oip
 from trtserve_protos.pool import POOL
 from trtserve_server.config import ModelConfig
-from trtserve_server.options import build
 from trtserve_server.pbtxt import values_from_json, values_from_message
 from trtserve_server.pbtxt_fields import HONOURED, IGNORED, REFUSED, decision, leaf_paths, table
 
@@ -111,6 +111,7 @@ HONOURED_VALUES = {
         [{"count": 1, "device": "gpu"}, {"count": 3, "device": "gpu:1,0"}],
     ),
     'model_warmup [ { name: "a" count: 3 }, { } ]': ("warmup_runs", 4),
+    'model_warmup { inputs { key: "x" value { dims: 1 zero_data: true } } }': ("warmup_runs", 0),
 }
 
 

@@ -1,6 +1,8 @@
 """Which requests are traced, what is recorded of them, and the files that hold it."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from trtserve_engines.config import ConfigError
 from trtserve_server.config import TraceConfig
 from trtserve_server.errors import QueueFull
 from trtserve_server.request import BatchTiming, InferResponse
-from trtserve_server.trace_file import Trace, write_traces
+from trtserve_server.trace_file import Trace, TraceWriter, write_traces
 from trtserve_server.tracing import Tracer
 
 X = {"x": np.array([[1.5, -2]], np.float32)}
@@ -175,3 +177,17 @@ def test_the_file_is_whole_after_every_write(tmp_path):
 def test_traces_that_cannot_be_written_are_reported(tmp_path, caplog):
     write_traces(str(tmp_path / "none" / "t.json"), [trace(("TIMESTAMPS",))], anew=True)
     assert "1 traces are lost" in caplog.text
+
+
+def test_a_writer_that_cannot_keep_up_loses_traces_and_says_so(tmp_path, caplog):
+    path = tmp_path / "t.json"
+    busy = threading.Event()
+    executor = ThreadPoolExecutor(1)
+    executor.submit(busy.wait)
+    writer = TraceWriter(executor, max_waiting=2)
+    writer.write(str(path), [trace(("TIMESTAMPS",))] * 3, True)  # nothing else waits: taken, whatever its size
+    writer.write(str(path), [trace(("TIMESTAMPS",))] * 5, False)
+    busy.set()
+    writer.close()
+    assert len(json.loads(path.read_text())) == 3 * 8
+    assert "5 traces are lost: 3 others still wait to be written" in caplog.text
