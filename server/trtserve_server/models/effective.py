@@ -13,7 +13,7 @@ from trtserve_engines.options import as_mapping
 from trtserve_engines.signature import TensorSpec
 from trtserve_engines.tensorrt.step import Watch
 from trtserve_protos import dtypes
-from trtserve_server.config import ModelConfig, ServerConfig, TensorConfig
+from trtserve_server.config import InstanceGroupConfig, ModelConfig, ServerConfig, TensorConfig
 from trtserve_server.models.loader import LoadedModel, load_model
 from trtserve_server.models.repository import ModelVersion
 from trtserve_server.options import toml_text
@@ -32,9 +32,17 @@ def effective_config(loaded: LoadedModel) -> EffectiveConfig:
     given = loaded.source.config
     inputs = _tensors(given.inputs, loaded.signature.inputs, loaded.max_batch_size)
     outputs = _tensors(given.outputs, loaded.signature.outputs, loaded.max_batch_size)
-    # Instance groups say themselves how many instances there are.
-    instances = 0 if given.instance_groups else loaded.opened.engines[0].instances
-    config = replace(given, max_batch_size=loaded.max_batch_size, inputs=inputs, outputs=outputs, instances=instances)
+    config = replace(
+        given,
+        max_batch_size=loaded.max_batch_size,
+        inputs=inputs,
+        outputs=outputs,
+        instances=0,
+        device="",
+        instance_groups=tuple(
+            InstanceGroupConfig(placed.instances, placed.engine.device) for placed in loaded.opened.engines
+        ),
+    )
     completed = {}
     if given.max_batch_size is None:
         completed["max_batch_size"] = loaded.batching_reason
@@ -42,8 +50,9 @@ def effective_config(loaded: LoadedModel) -> EffectiveConfig:
         completed["inputs"] = "from the graph"
     if given.outputs != outputs:
         completed["outputs"] = "from the graph"
-    if not given.instances and not given.instance_groups:
-        completed["instances"] = "the server's number"
+    if given.instance_groups != config.instance_groups:
+        where = "the server's number, and its devices" if not given.instances else "the number given, and its devices"
+        completed["instance_groups"] = where
     return EffectiveConfig(config, completed)
 
 

@@ -9,7 +9,7 @@ from trtserve_engines.config import ConfigError
 from trtserve_engines.options import build
 from trtserve_protos import oip
 from trtserve_protos.pool import POOL
-from trtserve_server.config import ModelConfig
+from trtserve_server.config import InstanceGroupConfig, ModelConfig
 from trtserve_server.pbtxt import values_from_json, values_from_message
 from trtserve_server.pbtxt_fields import HONOURED, IGNORED, REFUSED, decision, leaf_paths, table
 
@@ -104,11 +104,11 @@ HONOURED_VALUES = {
     "version_policy { specific { versions: [2, 5] } }": ("versions", "2,5"),
     "instance_group [ { count: 2 kind: KIND_CPU }, { } ]": (
         "instance_groups",
-        [{"count": 2, "device": "cpu"}, {"count": 1, "device": ""}],
+        (InstanceGroupConfig(2, "cpu"), InstanceGroupConfig(1)),
     ),
     "instance_group [ { kind: KIND_GPU }, { count: 3 gpus: [1, 0] } ]": (
         "instance_groups",
-        [{"count": 1, "device": "gpu"}, {"count": 3, "device": "gpu:1,0"}],
+        (InstanceGroupConfig(1, "gpu"), InstanceGroupConfig(3, "gpu:1,0")),
     ),
     'model_warmup [ { name: "a" count: 3 }, { } ]': ("warmup_runs", 4),
     'model_warmup { inputs { key: "x" value { dims: 1 zero_data: true } } }': ("warmup_runs", 0),
