@@ -51,7 +51,7 @@ def effective_config(loaded: LoadedModel) -> EffectiveConfig:
     if given.outputs != outputs:
         completed["outputs"] = "from the graph"
     if given.instance_groups != config.instance_groups:
-        where = "the server's number, and its devices" if not given.instances else "the number given, and its devices"
+        where = "the server's number" if not given.instances else "the number given, on the server's devices"
         completed["instance_groups"] = where
     return EffectiveConfig(config, completed)
 
