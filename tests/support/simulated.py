@@ -20,7 +20,7 @@ import pytest
 from tests.simulation.environment import SimulationUnavailable, simulation_environment
 from tests.support.environments import ROOT
 
-_TIMEOUT = ("timeout", "--kill-after=10", "900")
+_TIMEOUT = ("timeout", "--signal=ABRT", "--kill-after=10", "600")
 _REPORTS = "TRTSERVE_SIMULATED_REPORTS"
 
 Variables = tuple[tuple[str, str], ...]

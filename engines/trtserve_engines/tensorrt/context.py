@@ -125,6 +125,7 @@ class TensorRtContext:
         try:
             self._drain()
             self._undo.close()
+            del self._engine, self._slots  # so that the engine goes when it is closed, on its own thread
         except DeviceLostError as error:
             log.error("the GPU was lost when an instance was closed: %s", error)
             self._abandon()

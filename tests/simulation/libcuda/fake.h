@@ -132,6 +132,7 @@ void fake_fail_device(struct device *device, Result code);
 struct device *fake_current(void);
 Result fake_submit(struct stream *stream, struct work work);
 void fake_queue(struct stream *stream, const struct work *work);
+int fake_is_busy(struct device *device);
 void fake_wait_for_device(struct device *device);
 void fake_wake_streams(void);
 void fake_invalidate_capture(void);

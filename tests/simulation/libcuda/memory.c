@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #define NEW_BYTE 0xA5
+#define FREED_BYTE 0xDD
 #define POISON_LIMIT (4u << 20)
 
 /* Device memory is a memfd, so that another process can map it by the handle; `file` is -1 for what was opened so. */
@@ -22,7 +23,7 @@ struct allocation {
 struct handle { char mark[8]; int process, file, device, unused; size_t size; char rest[32]; };
 _Static_assert(sizeof(struct handle) == 64, "CUipcMemHandle has 64 bytes");
 
-static struct allocation *device_memory, *pinned_memory;
+static struct allocation *device_memory, *pinned_memory, *freed;
 
 static void add(struct allocation **list, Address address, size_t size, struct device *device, int file) {
     struct allocation *new = malloc(sizeof *new);
@@ -55,6 +56,31 @@ static struct allocation around(struct allocation *list, Address address, size_t
         if (each->address <= address && address + size <= each->address + each->size) found = *each;
     pthread_mutex_unlock(&fake_lock);
     return found;
+}
+
+/* The driver waits for the device before it frees. Here kernels may be Python functions and the caller may hold
+ * Python's lock, so nothing can wait: what is freed is unusable at once, and is unmapped when its device rests. */
+static void release(struct allocation old) {
+    memset((void *)old.address, FREED_BYTE, old.size < POISON_LIMIT ? old.size : POISON_LIMIT);
+    add(&freed, old.address, old.size, old.device, old.file);
+    struct allocation *unused = NULL;
+    pthread_mutex_lock(&fake_lock);
+    for (struct allocation **link = &freed, *each; (each = *link);) {
+        if (fake_is_busy(each->device)) {
+            link = &each->next;
+            continue;
+        }
+        *link = each->next;
+        each->next = unused;
+        unused = each;
+    }
+    pthread_mutex_unlock(&fake_lock);
+    for (struct allocation *each = unused, *next; each; each = next) {
+        next = each->next;
+        if (each->file < 0) free((void *)each->address);
+        else munmap((void *)each->address, each->size), close(each->file);
+        free(each);
+    }
 }
 
 int fakeCudaOwner(Address address, size_t size) {
@@ -91,11 +117,9 @@ Result cuMemAlloc_v2(Address *out, size_t size) {
 Result cuMemFree_v2(Address address) {
     DEVICE_CALL("cuMemFree");
     if (!address) return OK;
-    fake_wait_for_device(device);
     struct allocation old = take(&device_memory, address);
     if (!old.size || old.file < 0) return INVALID_VALUE;
-    munmap((void *)address, old.size);
-    close(old.file);
+    release(old);
     pthread_mutex_lock(&fake_lock);
     old.device->used -= old.size;
     pthread_mutex_unlock(&fake_lock);
@@ -118,10 +142,10 @@ Result cuMemHostAlloc(void **out, size_t size, unsigned flags) {
 
 Result cuMemFreeHost(void *memory) {
     DEVICE_CALL("cuMemFreeHost");
-    fake_wait_for_device(device);
-    if (!take(&pinned_memory, (Address)memory).size) return INVALID_VALUE;
+    struct allocation old = take(&pinned_memory, (Address)memory);
+    if (!old.size) return INVALID_VALUE;
+    release(old);
     fake_live("pinned", -1);
-    free(memory);
     return OK;
 }
 
@@ -160,7 +184,6 @@ Result cuIpcOpenMemHandle_v2(Address *out, struct handle handle, unsigned flags)
 
 Result cuIpcCloseMemHandle(Address address) {
     DEVICE_CALL("cuIpcCloseMemHandle");
-    fake_wait_for_device(device);
     struct allocation found = around(device_memory, address, 1);
     if (!found.size || found.file >= 0) return INVALID_VALUE;
     found = take(&device_memory, found.address);

@@ -111,14 +111,16 @@ Result fake_submit(struct stream *stream, struct work work) {
     return OK;
 }
 
+/* Whether a stream of the device has work; the lock is held. */
+int fake_is_busy(struct device *device) {
+    for (struct stream *each = streams; each; each = each->next)
+        if (each->device == device && (each->first || each->busy)) return 1;
+    return 0;
+}
+
 void fake_wait_for_device(struct device *device) {
     pthread_mutex_lock(&fake_lock);
-again:
-    for (struct stream *each = streams; each; each = each->next)
-        if (each->device == device && (each->first || each->busy)) {
-            pthread_cond_wait(&fake_changed, &fake_lock);
-            goto again;
-        }
+    while (fake_is_busy(device)) pthread_cond_wait(&fake_changed, &fake_lock);
     pthread_mutex_unlock(&fake_lock);
 }
 
