@@ -18,8 +18,9 @@ from trtserve_engines.tensorrt.build_config import BuildConfig
 from trtserve_engines.tensorrt.build_options import apply_options
 from trtserve_engines.tensorrt.builder import native_monitor
 from trtserve_engines.tensorrt.import_tensorrt import import_tensorrt
-from trtserve_engines.tensorrt.parse_onnx import NUMPY_NAMES, make_builder, strongly_typed
+from trtserve_engines.tensorrt.parse_onnx import make_builder, strongly_typed
 from trtserve_engines.tensorrt.progress import Progress
+from trtserve_engines.tensorrt.tensor_types import NUMPY_TYPES
 from trtserve_engines.tensorrt.trt_log import tensorrt_log
 
 sys.modules["tensorrt"] = tensorrt_bindings  # what the package of that name would load
@@ -101,7 +102,7 @@ def check_builder() -> None:
 
 
 def check_types() -> None:
-    assert all(getattr(trt.DataType, name).name == name for name in NUMPY_NAMES)
+    assert all(getattr(trt.DataType, name).name == name for name in NUMPY_TYPES)
     assert strongly_typed(trt) == 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
 
 
