@@ -125,6 +125,9 @@ class ServerConfig:
     device: str = option("auto", "where they execute: auto, cpu, gpu or gpu:0,1")
     default_max_batch_size: int = option(32, "max_batch_size of models that turn out to be batchable")
     instances: int = option(0, "instances of each model whose configuration does not say; 0 = what suits the engine")
+    run_timeout_s: float = option(
+        300.0, "run_timeout_s of models whose configuration does not say, in seconds; 0 = never"
+    )
     max_running: int = option(0, "batches that run at once on one device, over all models; 0 = any number")
     inline_run_limit_us: int = option(
         100, "models on the CPU whose largest batch runs faster than this get no thread, in microseconds; 0 = never"
@@ -149,7 +152,7 @@ class ServerConfig:
         check_choices(self)
         check_at_least(self, 1, "default_max_batch_size", "stream_window", "load_threads")
         check_at_least(self, 1, "max_message_bytes", "max_inflight_bytes")
-        check_at_least(self, 0, "drain_timeout_s", "inline_run_limit_us", "instances", "max_running")
+        check_at_least(self, 0, "drain_timeout_s", "inline_run_limit_us", "instances", "max_running", "run_timeout_s")
         if self.max_message_bytes > MAX_MESSAGE_BYTES:
             raise ConfigError(f"max_message_bytes = {self.max_message_bytes}; gRPC ends at {MAX_MESSAGE_BYTES}")
         _check_device(self.device)

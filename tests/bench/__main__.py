@@ -12,9 +12,17 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.bench import convnet, imports, scheduling, unary
+from tests.bench import adaptive, convnet, imports, overload, scheduling, simulation, unary
 
-BENCHES = {"unary": unary.run, "convnet": convnet.run, "imports": imports.run, "scheduling": scheduling.run}
+BENCHES = {
+    "unary": unary.run,
+    "convnet": convnet.run,
+    "imports": imports.run,
+    "scheduling": scheduling.run,
+    "simulation": simulation.run,
+    "adaptive": adaptive.run,
+    "overload": overload.run,
+}
 
 
 def main() -> int:

@@ -36,7 +36,11 @@ def find_models(config: ServerConfig) -> list[ModelVersion]:
 
     What is wrong with one model is that model's `problem`, with version "" where no version could be told.
     """
-    defaults = {"batching": as_mapping(config.batching), "onnxruntime": as_mapping(config.onnxruntime)}
+    defaults = {
+        "batching": as_mapping(config.batching),
+        "onnxruntime": as_mapping(config.onnxruntime),
+        "run_timeout_s": config.run_timeout_s,
+    }
     found: dict[str, list[ModelVersion]] = {}
     for folder in _repository_folders(config.model_repository):
         _add(found, folder.name, folder, _versions_in_folder(folder, defaults))
