@@ -1,7 +1,8 @@
-"""Too many requests, too little time, instances that hang or die: what callers are told, and that the rest is served."""
+"""Too many requests, instances that hang or die: what callers are told, and that the rest is served."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,14 +133,20 @@ def test_a_run_that_hangs_fails_alone_and_its_instance_is_replaced(script: Scrip
 
 
 def test_a_model_all_of_whose_instances_hang_again_and_again_is_unavailable_and_says_why(script: Script) -> None:
-    m = script(run_timeout_s=0.2, instances=1)
-    m.gate.shut()
-    codes = [m.client.future(request(number)).code() for number in range(MAX_LOST + 2)]
-    assert codes == [grpc.StatusCode.INTERNAL] * (MAX_LOST + 1) + [UNAVAILABLE]
-    error = m.client.error("ModelInfer", request(1))
-    assert error.code() is UNAVAILABLE
-    assert "did not end within run_timeout_s" in error.details()
-    assert not m.client.call("ModelReady", name="m").ready
-    (entry,) = m.client.call("RepositoryIndex").models
-    assert entry.state == "UNAVAILABLE"
-    assert "did not end within run_timeout_s" in entry.reason
+    end = threading.Event()
+
+    def hangs_at_7(inputs: Any) -> dict[str, np.ndarray]:
+        if inputs["x"][0, 0] == 7:
+            end.wait(WAIT_S)
+        return {"y": inputs["x"].copy()}
+
+    m = script(compute=hangs_at_7, run_timeout_s=0.2, instances=1)
+    try:
+        codes = [m.client.error("ModelInfer", request(7)).code() for _ in range(MAX_LOST + 2)]
+        assert codes == [grpc.StatusCode.INTERNAL] * (MAX_LOST + 1) + [UNAVAILABLE]
+        assert "did not end within run_timeout_s" in m.client.error("ModelInfer", request(1)).details()
+        assert not m.client.call("ModelReady", name="m").ready
+        (entry,) = m.client.call("RepositoryIndex").models
+        assert (entry.state, "did not end within run_timeout_s" in entry.reason) == ("UNAVAILABLE", True)
+    finally:
+        end.set()
