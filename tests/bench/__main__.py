@@ -12,9 +12,15 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.bench import convnet, imports, scheduling, unary
+from tests.bench import convnet, imports, scheduling, tensorrt_host, unary
 
-BENCHES = {"unary": unary.run, "convnet": convnet.run, "imports": imports.run, "scheduling": scheduling.run}
+BENCHES = {
+    "unary": unary.run,
+    "convnet": convnet.run,
+    "imports": imports.run,
+    "scheduling": scheduling.run,
+    "tensorrt_host": tensorrt_host.run,
+}
 
 
 def main() -> int:
