@@ -9,6 +9,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from trtserve_engines.cuda.api import Device, Driver
+from trtserve_engines.cuda.tracebacks import clear_frames
 
 Result = TypeVar("Result")
 _Job = tuple[Callable[[Device], Any], "Future[Any]"]
@@ -26,7 +27,10 @@ class DeviceThread:
         opened.result()
 
     def call(self, function: Callable[[Device], Result]) -> Result:
-        """What `function(device)` gives or raises, run on the thread. From any other thread."""
+        """What `function(device)` gives or raises, run on the thread. From any other thread.
+
+        What it made and did not give dies on the thread, even where it raises.
+        """
         future: Future[Result] = Future()
         self._inbox.put((function, future))
         return future.result()
@@ -54,4 +58,5 @@ def _do(job: _Job, device: Device) -> None:
     try:
         future.set_result(function(device))
     except BaseException as error:
+        clear_frames(error)
         future.set_exception(error)
