@@ -22,6 +22,7 @@ NAMES = (
     "adaptive",
     "overload",
     "counting",
+    "tensorrt_host",
 )
 """Modules of this folder; each has a `run` that yields ratios."""
 

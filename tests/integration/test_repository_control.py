@@ -309,10 +309,12 @@ def test_calls_for_one_model_from_all_sides_leave_it_whole(explicit: Client) -> 
     assert (factor(explicit), index(explicit)) == (2, [("k", "1", "READY", "")])
 
 
-def test_no_request_is_lost_while_versions_change(serve: Serve, connect: Connect, tmp_path: Path) -> None:
-    """Requests without a pause over ten reloads: each is answered, by the old one or by the new one."""
+@pytest.mark.parametrize("mode", ["explicit", "poll"])
+def test_no_request_is_lost_while_versions_change(serve: Serve, connect: Connect, tmp_path: Path, mode: str) -> None:
+    """Requests without a pause over ten changes: each is answered, by the old one or by the new one."""
     save(tmp_path, 1)
-    server = serve(model_repository=(str(tmp_path),), model_control_mode="explicit", load_model=("k",))
+    options = {"explicit": {"load_model": ("k",)}, "poll": {"repository_poll_interval_s": 0.01}}[mode]
+    server = serve(model_repository=(str(tmp_path),), model_control_mode=mode, **options)
     stop = threading.Event()
 
     def ask() -> list[float]:
@@ -324,15 +326,14 @@ def test_no_request_is_lost_while_versions_change(serve: Serve, connect: Connect
     with ThreadPoolExecutor(3) as pool:
         callers = [pool.submit(ask) for _ in range(3)]
         try:
-            control = connect(server)
             for number in range(2, 12):
+                old = server.app.registry.find("k")
                 save(tmp_path, number, version=1 + number % 2)
-                if number % 2:
-                    shutil.rmtree(tmp_path / "k" / "1", ignore_errors=True)
-                else:
-                    shutil.rmtree(tmp_path / "k" / "2", ignore_errors=True)
-                load(control)
-                assert factor(control) == number
+                shutil.rmtree(tmp_path / "k" / str(2 - number % 2), ignore_errors=True)
+                if mode == "explicit":
+                    load(connect(server))
+                server.wait_until(lambda old=old: server.app.registry.find("k") is not old)
+                assert factor(connect(server)) == number
         finally:
             stop.set()
         answers = [caller.result() for caller in callers]

@@ -22,6 +22,15 @@ def cuda() -> Iterator[FakeCuda]:
     assert fake.live() == before
 
 
+@pytest.fixture
+def lossy() -> Iterator[FakeCuda]:
+    """The stand-in, for tests after which something may be left: what belongs to a lost GPU is not freed."""
+    fake = FakeCuda()
+    fake.reset()
+    yield fake
+    fake.reset()
+
+
 @pytest.fixture(params=["cuda-bindings", "pycuda"])
 def driver(request: pytest.FixtureRequest) -> Driver:
     """Each of the two packages."""

@@ -19,7 +19,7 @@ class FakeCuda:
         for name in ("fakeCudaLive", "fakeCudaCalls", "fakeCudaCopied"):
             getattr(self._library, name).restype = ctypes.c_long
             getattr(self._library, name).argtypes = [ctypes.c_char_p]
-        self._library.fakeCudaFail.argtypes = [ctypes.c_char_p, ctypes.c_long, ctypes.c_int]
+        self._library.fakeCudaFail.argtypes = [ctypes.c_char_p, ctypes.c_long, ctypes.c_int, ctypes.c_long]
         self._library.fakeCudaDelay.argtypes = [ctypes.c_long]
         self._library.fakeCudaLaunch.argtypes = [ctypes.c_void_p, Kernel, ctypes.c_void_p]
 
@@ -35,9 +35,15 @@ class FakeCuda:
         """Bytes copied since the last reset: "HtoD", "DtoH" or "DtoD"."""
         return int(self._library.fakeCudaCopied(direction.encode()))
 
-    def fail(self, function: str, code: int, nth: int = 1) -> None:
-        """Lets the nth call from now of a function fail; "kernel" is the nth kernel to run."""
-        self._library.fakeCudaFail(function.encode(), nth, code)
+    def has_current_context(self) -> bool:
+        """Whether a GPU is current on the calling thread."""
+        context = ctypes.c_void_p()
+        self._library.cuCtxGetCurrent(ctypes.byref(context))
+        return bool(context.value)
+
+    def fail(self, function: str, code: int, nth: int = 1, times: int = 1) -> None:
+        """Lets the nth call from now of a function, and those behind it, fail; "kernel" is the nth kernel to run."""
+        self._library.fakeCudaFail(function.encode(), nth, code, times)
 
     def delay(self, microseconds: int) -> None:
         """Makes each piece of work on a stream so much longer."""

@@ -41,6 +41,11 @@ class _Parent:
         self._config = config
         self._reports: dict[Variables, _Outcome] = {}
 
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Simulated tests first: between two others they would keep what the first one set up from being torn down."""
+        items.sort(key=lambda item: item.get_closest_marker("simulated") is None)
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
         """Reports what the child said of the test instead of running it here."""

@@ -187,8 +187,8 @@ class BindingsDevice:
 
     def abandon(self) -> None:
         """See Device."""
-        self._threads.forget()
-        cuda.cuCtxPopCurrent()
+        if self._threads.forget():
+            cuda.cuCtxPopCurrent()
 
     def memory(self) -> Memory:
         """See Device."""

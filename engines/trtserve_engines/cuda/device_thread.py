@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from trtserve_engines.cuda.api import Device, Driver
+from trtserve_engines.cuda.tracebacks import clear_frames
 
 Result = TypeVar("Result")
 _Job = tuple[Callable[[Device], Any], "Future[Any]"]
@@ -27,7 +27,10 @@ class DeviceThread:
         opened.result()
 
     def call(self, function: Callable[[Device], Result]) -> Result:
-        """What `function(device)` gives or raises, run on the thread. From any other thread."""
+        """What `function(device)` gives or raises, run on the thread. From any other thread.
+
+        What it made and did not give dies on the thread, even where it raises.
+        """
         future: Future[Result] = Future()
         self._inbox.put((function, future))
         return future.result()
@@ -55,6 +58,5 @@ def _do(job: _Job, device: Device) -> None:
     try:
         future.set_result(function(device))
     except BaseException as error:
-        # What the failed calls held must go here and now, not with the error, on whatever thread that ends.
-        traceback.clear_frames(error.__traceback__)
+        clear_frames(error)
         future.set_exception(error)

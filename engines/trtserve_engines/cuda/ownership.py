@@ -52,7 +52,8 @@ class DevicesOfThreads(Generic[Opened]):
             device, here.device = here.device, None
             self._end(device)
 
-    def forget(self) -> None:
-        """Takes back every `open` of the calling thread; the device is ended by whoever calls this."""
-        self._here.device = None
-        self._here.opens = 0
+    def forget(self) -> bool:
+        """Takes back every `open` of the calling thread, without an end; whether there were any."""
+        here = self._here
+        was_open, here.device, here.opens = here.device is not None, None, 0
+        return was_open

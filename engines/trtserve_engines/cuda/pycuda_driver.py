@@ -196,9 +196,9 @@ class PycudaDevice:
 
     def abandon(self) -> None:
         """See Device. A thread that ends with a context on pycuda's stack takes the process with it."""
-        self._threads.forget()
-        cuda.Context.pop()
-        keep_for_good(self._context)
+        if self._threads.forget():
+            keep_for_good(self._context)
+            cuda.Context.pop()
 
     @_raising_cuda_errors
     def memory(self) -> Memory:

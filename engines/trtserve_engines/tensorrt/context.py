@@ -9,12 +9,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from threading import Event
 from time import perf_counter_ns
 from typing import Any, NamedTuple
 
 from trtserve_engines.cuda.api import Device, Driver
 from trtserve_engines.cuda.errors import OutOfDeviceMemoryError
 from trtserve_engines.cuda.immortal import keep_for_good
+from trtserve_engines.cuda.tracebacks import clear_frames
 from trtserve_engines.cuda.waiting import wait_for_event
 from trtserve_engines.engine import Arrays, BatchResult
 from trtserve_engines.errors import DeviceLostError, DeviceMemoryError, ExecutionError
@@ -31,8 +34,12 @@ from trtserve_engines.tensorrt.trt_log import TensorRtLog
 log = logging.getLogger(__name__)
 
 
-class EngineParts(NamedTuple):
-    """What the contexts of an engine share. `native` is the ICudaEngine."""
+@dataclass
+class EngineParts:
+    """What the contexts of an engine share. `native` is the ICudaEngine, None once the engine is closed.
+
+    `lost` is set as soon as one of them finds that the GPU is lost.
+    """
 
     trt: Any
     log: TensorRtLog
@@ -43,6 +50,7 @@ class EngineParts(NamedTuple):
     layout: IoLayout
     scratch_bytes: int
     config: RuntimeConfig
+    lost: Event
 
 
 class Pending(NamedTuple):
@@ -61,18 +69,22 @@ class TensorRtContext:
         self.depth = engine.config.pipeline_depth
         self._engine = engine
         self._next = 0
-        self._is_lost = False
         with ExitStack() as undo:
             self._device: Device = engine.driver.open(engine.gpu)
             undo.callback(self._device.close)
             try:
                 self._open(undo, batched)
             except DeviceLostError:
+                engine.lost.set()
                 self._undo = undo.pop_all()
                 self._abandon()
                 raise
             except OutOfDeviceMemoryError as error:
+                clear_frames(error)
                 raise DeviceMemoryError(f"there is not enough memory for an instance of the engine: {error}") from error
+            except Exception as error:
+                clear_frames(error)
+                raise
             self._undo = undo.pop_all()
 
     @property
@@ -80,13 +92,18 @@ class TensorRtContext:
         """Whether batches are launched as CUDA graphs."""
         return bool(self._slots[0].graphs)
 
+    @property
+    def compute_stream(self) -> int:
+        """CUstream on which the batches compute, one after another."""
+        return self._streams.compute.handle
+
     def run(self, parts: Sequence[Arrays], threads: int = 0) -> BatchResult:
         """Runs the rows of all parts as one batch; see ExecutionContext. The host's threads have no part in it."""
         return self.collect(self.launch(parts))
 
     def launch(self, parts: Sequence[Arrays]) -> Pending:
         """Starts a batch; see PipelinedContext."""
-        if self._is_lost:
+        if self._engine.lost.is_set():
             raise DeviceLostError("the GPU was lost by an earlier batch; start the process again")
         slot = self._slots[self._next]
         if slot.is_busy:
@@ -98,7 +115,7 @@ class TensorRtContext:
             gathered = perf_counter_ns()
             self._enqueue(slot, route)
         except DeviceLostError:
-            self._is_lost = True
+            self._engine.lost.set()
             raise
         slot.is_busy = True
         self._next = (self._next + 1) % self.depth
@@ -108,26 +125,28 @@ class TensorRtContext:
         """Waits for a batch that was launched; see PipelinedContext."""
         slot, route, input_ns, launched = pending
         start = perf_counter_ns()
-        self._wait(slot, route.expected_s)
+        try:
+            self._wait(slot, route.expected_s)
+        finally:
+            slot.is_busy = False
         done = perf_counter_ns()
         route.note_wait((done - start) / 1e9)
         outputs = {name: array.copy() for name, array in route.outputs.items()}
         for name, room in slot.rooms.items():
             outputs[name] = room.array().copy()
-        slot.is_busy = False
         return BatchResult(outputs, input_ns, done - launched, perf_counter_ns() - done)
 
     def close(self) -> None:
         """Gives everything back; where the GPU is lost, leaves all of it to the end of the process."""
-        if self._is_lost:
+        if self._engine.lost.is_set():
             self._abandon()
             return
         try:
             self._drain()
             self._undo.close()
-            del self._engine, self._slots  # so that the engine goes when it is closed, on its own thread
         except DeviceLostError as error:
-            log.error("the GPU was lost when an instance was closed: %s", error)
+            log.error("the GPU was lost when an instance was closed: %s", str(error))
+            self._engine.lost.set()
             self._abandon()
 
     def _open(self, undo: ExitStack, batched: bool) -> None:
@@ -197,7 +216,7 @@ class TensorRtContext:
         try:
             wait_for_event(slot.done, timeout_s=self._engine.config.wait_timeout_s, expected_s=expected_s)
         except DeviceLostError:
-            self._is_lost = True
+            self._engine.lost.set()
             raise
 
     def _drain(self) -> None:

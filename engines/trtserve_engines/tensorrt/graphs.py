@@ -60,7 +60,7 @@ def capture_graphs(
         except (DeviceLostError, OutOfDeviceMemoryError):
             raise
         except (CudaError, ExecutionError) as error:
-            log.warning("this engine runs without CUDA graphs: %s", error)
+            log.warning("this engine runs without CUDA graphs: %s", str(error))  # the error itself holds its frames
             for slot in slots:
                 slot.graphs.clear()
             return False

@@ -29,8 +29,7 @@ class NativeContext:
             device.memory()  # raises where the device is lost
             raise DeviceMemoryError(f"TensorRT could not make an execution context: {lines.reason()}")
         if profile:
-            self._native.set_optimization_profile_async(profile, stream.handle)
-            stream.synchronize()
+            self._choose(profile, stream)
 
     def use_scratch(self, address: int, size: int) -> None:
         """Lends it memory for what lies between the layers."""
@@ -73,6 +72,14 @@ class NativeContext:
     def free(self) -> None:
         """Lets TensorRT free it, here and now."""
         del self._native
+
+    def _choose(self, profile: int, stream: Stream) -> None:
+        with self._log.collect() as lines:
+            try:
+                self._native.set_optimization_profile_async(profile, stream.handle)
+            except RuntimeError as error:
+                raise ExecutionError(f"TensorRT refused profile {profile}: {lines.reason()}") from error
+        stream.synchronize()
 
     def _ask(self, method: str, *arguments: Any) -> None:
         with self._log.collect() as lines:

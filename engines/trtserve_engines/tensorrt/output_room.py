@@ -32,7 +32,7 @@ class OutputRoom:
         """The address of at least `size` bytes; 0 where there are none, and then `error` says why."""
         if self._memory is None or self._memory.size < size:
             try:
-                grown = self._device.allocate(1 << max(size - 1, 255).bit_length())
+                grown = self._device.allocate(_grown(size))
             except Exception as error:  # nothing can be raised through TensorRT
                 self.error = error
                 return 0
@@ -49,9 +49,10 @@ class OutputRoom:
         """Enqueues the copy of the output to the host."""
         size = self._tensor.nbytes(self._shape)
         if self._pinned is None or len(self._pinned.array) < size:
+            grown = self._device.pinned(_grown(size))
             if self._pinned is not None:
                 self._pinned.free()
-            self._pinned = self._device.pinned(1 << max(size - 1, 255).bit_length())
+            self._pinned = grown
         if size:
             assert self._memory is not None
             stream.copy_to_host(self._pinned, self._memory.address, size)
@@ -77,6 +78,11 @@ class OutputRoom:
         for buffer in (self._memory, self._pinned):
             if buffer is not None:
                 buffer.free()
+
+
+def _grown(size: int) -> int:
+    """The next power of two, so that an output that grows little by little is seldom moved."""
+    return 1 << max(size - 1, 255).bit_length()
 
 
 def _native_allocator(trt: Any, room: OutputRoom) -> Any:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from mmap import mmap
+from threading import Event
 from typing import Any
 
 from trtserve_engines.cuda.api import Device, Driver
 from trtserve_engines.cuda.device_thread import DeviceThread
+from trtserve_engines.cuda.errors import OutOfDeviceMemoryError
+from trtserve_engines.cuda.immortal import keep_for_good
 from trtserve_engines.engine import ShapeRanges
-from trtserve_engines.errors import PlanError
+from trtserve_engines.errors import DeviceMemoryError, PlanError
 from trtserve_engines.signature import DYNAMIC, Signature
 from trtserve_engines.tensorrt.context import EngineParts, TensorRtContext
 from trtserve_engines.tensorrt.engine_io import EngineIo, read_engine_io
@@ -23,8 +25,6 @@ from trtserve_engines.tensorrt.profile_choice import batch_limit
 from trtserve_engines.tensorrt.runtime_config import RuntimeConfig
 from trtserve_engines.tensorrt.trt_log import TensorRtLog, tensorrt_log
 
-log = logging.getLogger(__name__)
-
 
 class TensorRtEngine:
     """See Engine. TensorRT's own objects are made and freed on a thread of the engine's own."""
@@ -34,7 +34,7 @@ class TensorRtEngine:
 
     def __init__(self, thread: DeviceThread, parts: EngineParts) -> None:
         self._thread = thread
-        self._parts: EngineParts | None = parts
+        self._parts = parts
         self.signature: Signature = parts.io.signature
         self.device = f"gpu:{parts.gpu}"
         self.max_rows = _max_rows(parts.io)
@@ -66,6 +66,9 @@ class TensorRtEngine:
             load_plugins(trt, plugins, loading.log)
             with memoryview(plan) as view:
                 parts = thread.call(lambda device: loading.load(device, view))
+        except OutOfDeviceMemoryError as error:
+            thread.close()
+            raise DeviceMemoryError(f"there is not enough memory to load the engine: {error}") from error
         except BaseException:
             thread.close()
             raise
@@ -73,16 +76,18 @@ class TensorRtEngine:
 
     def create_context(self, *, batched: bool) -> TensorRtContext:
         """A context for the calling thread; see Engine. Raises DeviceMemoryError or ExecutionError."""
-        assert self._parts is not None, "the engine is closed"
         return TensorRtContext(self._parts, batched=batched)
 
     def close(self) -> None:
-        """Frees the engine, on its own thread; see Engine."""
+        """Frees the engine, on its own thread; see Engine. Where its GPU is lost, leaves it to the process's end."""
+        if self._parts.lost.is_set():
+            keep_for_good(self)
+            return
         self._thread.call(self._free)
         self._thread.close()
 
     def _free(self, device: Device) -> None:
-        self._parts = None
+        self._parts.native = None
 
 
 class _Loading:
@@ -101,14 +106,18 @@ class _Loading:
         layout = self._measure(device, native, io)
         scratch = native.device_memory_size_v2
         self._check(self._needs(scratch, layout), device)
-        return EngineParts(self._trt, self.log, self._driver, self._gpu, native, io, layout, scratch, self._config)
+        return EngineParts(
+            self._trt, self.log, self._driver, self._gpu, native, io, layout, scratch, self._config, Event()
+        )
 
     def _deserialise(self, plan: memoryview) -> Any:
         with self.log.collect() as lines:
             runtime = self._trt.Runtime(self.log.native)
             native = runtime.deserialize_cuda_engine(plan)
         if native is None:
-            raise PlanError(
+            # A plan that only found no room is a good one.
+            kind = DeviceMemoryError if _is_lack_of_memory(lines.reason()) else PlanError
+            raise kind(
                 f"TensorRT {self._trt.__version__} cannot load the plan of {plan.nbytes} bytes on"
                 f" {self._where()}: {lines.reason()}"
             )
@@ -141,6 +150,11 @@ class _Loading:
 
     def _where(self) -> str:
         return f"gpu:{self._gpu} ({self._driver.gpus()[self._gpu].identity.name})"
+
+
+def _is_lack_of_memory(reason: str) -> bool:
+    """By TensorRT's words, because it has no codes for it."""
+    return any(words in reason.lower() for words in ("out of memory", "outofmemory", "could not be allocated"))
 
 
 def _max_rows(io: EngineIo) -> int | None:

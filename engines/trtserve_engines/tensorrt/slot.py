@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from trtserve_engines.cuda.api import Device, Graph, Stream
+from trtserve_engines.cuda.api import Device, Event, Graph, Stream
 from trtserve_engines.engine import Arrays
 from trtserve_engines.errors import SignatureError
 from trtserve_engines.staging import gather
@@ -87,9 +88,13 @@ class Slot:
         self._layout = layout
         self._staged = [tensor for tensor in (*io.inputs, *io.outputs) if tensor.name not in layout.unbounded]
         self._routes: OrderedDict[Key, Route] = OrderedDict()
-        self.pinned = device.pinned(layout.total_bytes)
-        self.memory = device.allocate(layout.total_bytes)
-        self.uploaded, self.computed, self.done = (device.event() for _ in range(3))
+        with ExitStack() as undo:
+            self.pinned = device.pinned(layout.total_bytes)
+            undo.callback(self.pinned.free)
+            self.memory = device.allocate(layout.total_bytes)
+            undo.callback(self.memory.free)
+            self.uploaded, self.computed, self.done = (_event(device, undo) for _ in range(3))
+            self._undo = undo.pop_all()
         self.contexts: list[NativeContext] = []
         self.rooms: dict[str, OutputRoom] = {}
         self.graphs: dict[Key, tuple[NativeContext, Graph]] = {}
@@ -130,10 +135,7 @@ class Slot:
         self._routes.clear()
         for room in self.rooms.values():
             room.free()
-        for event in (self.uploaded, self.computed, self.done):
-            event.free()
-        self.memory.free()
-        self.pinned.free()
+        self._undo.close()
 
     def _new_route(self, key: Key, buckets: Sequence[int]) -> Route:
         padded = _padded(key, buckets)
@@ -195,6 +197,12 @@ class Slot:
     def _copy(self, tensor: EngineTensor, shape: Shape) -> Copy:
         offset = self._layout.offsets[tensor.name]
         return Copy(self.memory.address + offset, tensor.nbytes(shape), offset)
+
+
+def _event(device: Device, undo: ExitStack) -> Event:
+    event = device.event()
+    undo.callback(event.free)
+    return event
 
 
 def _padded(key: Key, buckets: Sequence[int]) -> Key:

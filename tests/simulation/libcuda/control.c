@@ -39,16 +39,20 @@ Result fake_enter(struct site *site, struct device *device) {
     __atomic_add_fetch(&site->calls, 1, __ATOMIC_RELAXED);
     if (!__atomic_load_n(&site->fail_in, __ATOMIC_RELAXED)) return OK;
     pthread_mutex_lock(&fake_lock);
-    if (site->fail_in && --site->fail_in == 0) code = site->code;
+    if (site->fail_in && --site->fail_in == 0) {
+        code = site->code;
+        site->fail_in = --site->times > 0;
+    }
     pthread_mutex_unlock(&fake_lock);
     if (code && device && fake_is_sticky(code)) fake_fail_device(device, code);
     return code;
 }
 
-void fakeCudaFail(const char *function, long nth, Result code) {
+void fakeCudaFail(const char *function, long nth, Result code, long times) {
     struct site *site = fake_site(function);
     pthread_mutex_lock(&fake_lock);
     site->code = code;
+    site->times = times;
     __atomic_store_n(&site->fail_in, nth, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&fake_lock);
 }

@@ -46,9 +46,9 @@ long fakeCudaCalls(const char *function);
 /* Bytes copied since the last reset: "HtoD", "DtoH", "DtoD". */
 long fakeCudaCopied(const char *direction);
 
-/* Lets the nth call from now of a function fail with `code`, once; codes that are sticky stay with the device. The
- * name "kernel" stands for the nth kernel to run, which then is not run. */
-void fakeCudaFail(const char *function, long nth, Result code);
+/* Lets the nth call from now of a function, and those after it until `times` have failed, fail with `code`; codes that
+ * are sticky stay with the device. The name "kernel" stands for the nth kernel to run, which then is not run. */
+void fakeCudaFail(const char *function, long nth, Result code, long times);
 
 /* Each piece of work on a stream takes so much longer. */
 void fakeCudaDelay(long microseconds);
@@ -113,7 +113,7 @@ struct stream {
     struct graph *capture;
 };
 
-struct site { const char *name; long calls, fail_in; Result code; struct site *next; };
+struct site { const char *name; long calls, fail_in, times; Result code; struct site *next; };
 
 extern pthread_mutex_t fake_lock;
 extern pthread_cond_t fake_changed; /* an event has happened, a stream has come to rest, a device has failed */

@@ -59,9 +59,14 @@ Result cuStreamBeginCapture_v2(void *handle, int mode) {
     return OK;
 }
 
+/* One that is told to fail ends the capture all the same, as the driver's does. */
+static Result may_end(struct device *device) {
+    CALL("cuStreamEndCapture");
+    return device ? device->sticky : INVALID_CONTEXT;
+}
+
 Result cuStreamEndCapture(void *handle, struct graph **out) {
-    DEVICE_CALL("cuStreamEndCapture");
-    Result error = OK;
+    Result error = OK, failure = may_end(fake_current());
     struct stream *stream = fake_stream(handle, &error);
     *out = NULL;
     if (error) return error;
@@ -71,6 +76,7 @@ Result cuStreamEndCapture(void *handle, struct graph **out) {
     fake_capturing = stream->capture = NULL;
     fake_end_capture_of(graph);
     if (graph->invalid) return destroy(graph, GRAPH), CAPTURE_INVALIDATED;
+    if (failure) return destroy(graph, GRAPH), failure;
     return *out = graph, OK;
 }
 

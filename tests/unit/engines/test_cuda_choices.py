@@ -126,3 +126,14 @@ def test_each_thread_has_its_own():
     thread.join()
     recorder.devices.close()
     assert recorder.said == ["start 0", "start 1", "end 1", "end 0"]
+
+
+def test_what_is_abandoned_is_not_ended():
+    recorder = Recorder()
+    for _ in range(2):
+        recorder.devices.open(0)
+    assert recorder.devices.forget()
+    assert not recorder.devices.forget()
+    recorder.devices.open(1)
+    recorder.devices.close()
+    assert recorder.said == ["start 0", "start 1", "end 1"]
