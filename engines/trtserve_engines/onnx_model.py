@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import ml_dtypes
@@ -77,6 +78,25 @@ def read_onnx_model(path: Path) -> OnnxModel:
         has_control_flow=_has_control_flow(model),
         external_files=tuple(_external_files(model, path)),
     )
+
+
+def external_data_paths(path: Path) -> tuple[Path, ...]:
+    """Where the external data that the model at `path` names should lie, whether it is there; none for no model."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return ()
+    return _external_data_paths(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)  # who watches a model asks again and again
+def _external_data_paths(path: Path, size: int, changed_ns: int) -> tuple[Path, ...]:
+    try:
+        model = _parse(path)
+    except ModelFileError:
+        return ()
+    locations = {location for tensor in _tensors(model) for location in _external_location(tensor)}
+    return tuple(path.parent / location for location in sorted(locations) if location)
 
 
 def _parse(path: Path) -> onnx.ModelProto:

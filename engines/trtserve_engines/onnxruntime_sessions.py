@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 Sessions = dict[int, "onnxruntime.InferenceSession"]
 """Sessions by the number of their threads."""
 
-_STEP = 4
+_STEP = 2
 _MIN_EXTERNAL_BYTES = "1024"
 _CPU = ["CPUExecutionProvider"]
 

@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from trtserve_protos._generated.oip.model_config_pb2 import (
         ModelConfig as ModelConfig,
         ModelQueuePolicy as ModelQueuePolicy,
+        ModelWarmup as ModelWarmup,
     )
     from trtserve_protos._generated.oip.open_inference_pb2 import (
         InferParameter as InferParameter,
         InferTensorContents as InferTensorContents,
+        LogSettingsRequest as LogSettingsRequest,
+        LogSettingsResponse as LogSettingsResponse,
         ModelConfigRequest as ModelConfigRequest,
         ModelConfigResponse as ModelConfigResponse,
         ModelInferRequest as ModelInferRequest,
@@ -27,18 +30,25 @@ if TYPE_CHECKING:
         ModelMetadataResponse as ModelMetadataResponse,
         ModelReadyRequest as ModelReadyRequest,
         ModelReadyResponse as ModelReadyResponse,
+        ModelRepositoryParameter as ModelRepositoryParameter,
         ModelStatistics as ModelStatistics,
         ModelStatisticsRequest as ModelStatisticsRequest,
         ModelStatisticsResponse as ModelStatisticsResponse,
         ModelStreamInferResponse as ModelStreamInferResponse,
         RepositoryIndexRequest as RepositoryIndexRequest,
         RepositoryIndexResponse as RepositoryIndexResponse,
+        RepositoryModelLoadRequest as RepositoryModelLoadRequest,
+        RepositoryModelLoadResponse as RepositoryModelLoadResponse,
+        RepositoryModelUnloadRequest as RepositoryModelUnloadRequest,
+        RepositoryModelUnloadResponse as RepositoryModelUnloadResponse,
         ServerLiveRequest as ServerLiveRequest,
         ServerLiveResponse as ServerLiveResponse,
         ServerMetadataRequest as ServerMetadataRequest,
         ServerMetadataResponse as ServerMetadataResponse,
         ServerReadyRequest as ServerReadyRequest,
         ServerReadyResponse as ServerReadyResponse,
+        TraceSettingRequest as TraceSettingRequest,
+        TraceSettingResponse as TraceSettingResponse,
     )
 else:
 

@@ -16,32 +16,55 @@ from trtserve_engines.errors import BackendUnavailableError
 from trtserve_engines.open_engine import choose_backend
 from trtserve_protos import health, oip
 from trtserve_server.config import ServerConfig, parse_address
+from trtserve_server.log_output import LogOutput
 from trtserve_server.metrics import MetricsServer
+from trtserve_server.models.control import ModelControl
 from trtserve_server.models.registry import Registry, State
-from trtserve_server.models.repository import find_models
 from trtserve_server.rpc.health import HealthService
+from trtserve_server.rpc.log_settings import LogSettingsService
 from trtserve_server.rpc.oip import OipService
 from trtserve_server.rpc.reflection import ReflectionService
+from trtserve_server.rpc.repository import RepositoryService
+from trtserve_server.rpc.trace_setting import TraceSettingService
 from trtserve_server.scheduling.host import Host
 from trtserve_server.scheduling.reactor import AsyncioReactor
 from trtserve_server.security import server_credentials
+from trtserve_server.trace_file import TraceWriter
+from trtserve_server.tracing import Tracer
 
 
 class App:
-    """A whole server. Made, started and stopped on one running asyncio loop."""
+    """A whole server. Made, started and stopped on one running asyncio loop.
 
-    def __init__(self, config: ServerConfig) -> None:
+    `output` is the log's, where this server has one of its own and may change it.
+    """
+
+    def __init__(self, config: ServerConfig, output: LogOutput | None = None) -> None:
         self.config = config
         _check_backend(config)
-        self._sources = find_models(config)
         self._credentials = server_credentials(config)
-        self._executor = ThreadPoolExecutor(config.load_threads, "load")
-        host = Host(AsyncioReactor(), max_running=config.max_running, max_inflight_bytes=config.max_inflight_bytes)
-        self.registry = Registry(config, host, self._executor)
+        reactor = AsyncioReactor()
+        host = Host(reactor, max_running=config.max_running, max_inflight_bytes=config.max_inflight_bytes)
+        self._executors = ThreadPoolExecutor(config.load_threads, "load"), ThreadPoolExecutor(1, "repository")
+        self.registry = Registry(config, host, *self._executors)
         self.registry.on_change = self._publish_health
+        self.control = ModelControl(config, self.registry, reactor, self._executors[1])
+        self._repository = RepositoryService(self.registry, self.control)
         self._health = HealthService()
         self._reflection = ReflectionService((oip.SERVICE, health.SERVICE))
-        self._oip = OipService(self.registry, lambda: self.ready, config.stream_window)
+        self._traces = TraceWriter(ThreadPoolExecutor(1, "traces"))
+        self._tracer = Tracer(config.trace, self._traces.write)
+        self._oip = OipService(
+            self.registry,
+            lambda: self.ready,
+            config.stream_window,
+            tracer=self._tracer,
+            messages={
+                **self._repository.messages(),
+                **TraceSettingService(self._tracer, self.registry).messages(),
+                **LogSettingsService(output or LogOutput(config)).messages(),
+            },
+        )
         self._serving = False
         self._metrics: MetricsServer | None = None
         self.grpc_port = 0
@@ -51,8 +74,10 @@ class App:
         """Whether requests can be sent: loading is over, no stop has begun, and enough models serve."""
         if not self._serving:
             return False
-        states = [entry.state is State.READY for entry in self.registry.entries()]
-        return all(states) and bool(states) if self.config.strict_readiness else any(states)
+        ready = [entry.state is State.READY for entry in self.registry.entries() if entry.wanted]
+        if not ready:
+            return self.config.model_control_mode != "none"  # models may come later
+        return all(ready) if self.config.strict_readiness else any(ready)
 
     @property
     def http_port(self) -> int:
@@ -66,7 +91,7 @@ class App:
         self._server = self._make_server()
         await self._server.start()
         loaded = asyncio.Event()
-        self.registry.load(self._sources, loaded.set)
+        self.control.start(loaded.set)
         await loaded.wait()
         self._serving = True
         self._publish_health()
@@ -76,6 +101,8 @@ class App:
         self._serving = False
         self._publish_health()
         drained = asyncio.Event()
+        self.control.stop()
+        self._repository.end()
         self.registry.drain(drained.set)
         self._health.end()
         self._oip.end_streams()
@@ -89,11 +116,15 @@ class App:
 
     async def close(self) -> None:
         """Ends everything at once: what still runs gets no answer."""
+        self.control.stop()
         self.registry.stop()
+        self._tracer.flush()
         await self._server.stop(0)
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self.registry.close, 1.0)
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        await loop.run_in_executor(None, self._traces.close)
+        for executor in self._executors:
+            executor.shutdown(wait=False, cancel_futures=True)
         if self._metrics:
             await loop.run_in_executor(None, self._metrics.close)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 import time
@@ -13,6 +12,8 @@ from typing import Any, NoReturn
 from trtserve_engines.config import ConfigError
 from trtserve_server import __version__
 from trtserve_server.config import ServerConfig
+from trtserve_server.log_output import LogOutput
+from trtserve_server.models.memory import use_one_heap
 from trtserve_server.options import (
     add_arguments,
     as_mapping,
@@ -78,14 +79,11 @@ def read_config(parsed: argparse.Namespace, environment: Mapping[str, str]) -> S
 
 def config_text(config: ServerConfig) -> str:
     """The effective configuration of the server, and of each model as a comment, as a file for --config."""
+    from trtserve_server.models.effective import described
     from trtserve_server.models.repository import find_models
 
-    text = toml_text(as_mapping(config))
-    for version in find_models(config):
-        lines = toml_text(as_mapping(version.config)).splitlines()
-        head = f"# Model {version.name}, version {version.version or '-'}: {version.problem or version.path}"
-        text += "\n".join(["", "", head, *(f"#   {line}".rstrip() for line in lines)])
-    return text
+    parts = [toml_text(as_mapping(config)), *(described(version, config) for version in find_models(config))]
+    return "\n\n".join(parts)
 
 
 def _parser() -> _Parser:
@@ -105,15 +103,15 @@ def _parser() -> _Parser:
 
 
 def _run(config: ServerConfig, started: float) -> int:
-    logging.basicConfig(
-        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    output = LogOutput(config)
+    output.install()
+    use_one_heap()
     # Imported here, so that --help and mistakes are answered at once.
     import uvloop
 
     from trtserve_server.lifecycle import serve
 
-    return uvloop.run(serve(config, started))
+    return uvloop.run(serve(config, output, started))
 
 
 if __name__ == "__main__":

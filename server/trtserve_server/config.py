@@ -6,11 +6,17 @@ Command line, environment, files and reference text are derived from the fields 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 from trtserve_engines.config import BACKENDS, ConfigError, OnnxRuntimeOptions, check_at_least, check_choices, option
 
 TIMEOUT_ACTIONS = ("reject", "delay")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("default", "ISO8601")
+OFF, TIMESTAMPS, TENSORS = "OFF", "TIMESTAMPS", "TENSORS"
+TRACE_LEVELS = (OFF, TIMESTAMPS, TENSORS)
+ZERO, RANDOM = "zero", "random"
+MODEL_CONTROL_MODES = ("none", "poll", "explicit")
 MAX_MESSAGE_BYTES = 2**31 - 1
 
 
@@ -74,6 +80,36 @@ class TensorConfig:
     dims: tuple[int, ...] | None = option(None, "its shape without the batch dimension; absent = as in the graph")
     label_filename: str = option("", "file beside the configuration with one label per line, for classification")
 
+    def __post_init__(self) -> None:
+        _check_inside("label_filename", self.label_filename)
+
+
+@dataclass(frozen=True)
+class WarmupInput:
+    """One input of a warm-up request."""
+
+    name: str = option("", "the input's name in the graph")
+    datatype: str = option("", "its datatype, for example FP32; empty = as in the graph")
+    dims: tuple[int, ...] | None = option(None, "its shape without the batch dimension; absent = as in the graph")
+    data: str = option(RANDOM, "zero, random, or a file with its raw bytes in the folder `warmup` of the model's")
+
+    def __post_init__(self) -> None:
+        _check_inside("data", self.data)
+
+
+@dataclass(frozen=True)
+class WarmupConfig:
+    """A request that is run before the model is ready."""
+
+    name: str = option("", "what it is called where it fails")
+    batch_size: int = option(1, "its rows, where the model is batched")
+    count: int = option(1, "how many times it is run per instance")
+    inputs: tuple[WarmupInput, ...] = option((), "its tensors")
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 0, "batch_size")
+        check_at_least(self, 1, "count")
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -93,11 +129,13 @@ class ModelConfig:
     )
     levels: tuple[LevelConfig, ...] = option((), "policies of single priority levels")
     warmup_runs: int = option(1, "runs with made-up data per instance before the model is ready")
+    warmup: tuple[WarmupConfig, ...] = option((), "requests that are run before the model is ready as well")
     batching: BatchConfig = field(default_factory=BatchConfig)
     onnxruntime: OnnxRuntimeOptions = field(default_factory=OnnxRuntimeOptions)
 
     def __post_init__(self) -> None:
         check_at_least(self, 0, "instances", "warmup_runs", "run_timeout_s")
+        _check_inside("filename", self.filename)
         known = self.batching.priority_levels
         for level in self.levels:
             if level.level > known:
@@ -112,6 +150,36 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class TraceConfig:
+    """Which requests are traced, and where to."""
+
+    file: str = option("", "file that traces are written to, as JSON; needed for every level but OFF")
+    level: tuple[str, ...] = option(
+        (OFF,), "what is traced of a request: OFF, TIMESTAMPS or TENSORS; may be given several times"
+    )
+    rate: int = option(1000, "one request in so many is traced")
+    count: int = option(-1, "requests that are traced before tracing ends; -1 = no end")
+    log_frequency: int = option(0, "traces in one file, which gets a number behind its name; 0 = one file for all")
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "rate")
+        check_at_least(self, -1, "count")
+        check_at_least(self, 0, "log_frequency")
+        unknown = [level for level in self.level if level not in TRACE_LEVELS]
+        if unknown or not self.level or (OFF in self.level and len(set(self.level)) > 1):
+            raise ConfigError(f"level = {list(self.level)}; wanted is OFF, or TIMESTAMPS, TENSORS or both")
+        if self.is_on and not self.file:
+            raise ConfigError(
+                f"level = {list(self.level)} needs a file to write to; start the server with --trace-file"
+            )
+
+    @property
+    def is_on(self) -> bool:
+        """Whether any request is traced."""
+        return OFF not in self.level
+
+
+@dataclass(frozen=True)
 class ServerConfig:
     """How the server runs, and the defaults of its models."""
 
@@ -119,12 +187,27 @@ class ServerConfig:
     model_repository: tuple[str, ...] = option(
         (), "folder of models, NAME/VERSION/model.onnx; may be given several times"
     )
+    model_control_mode: str = option(
+        "none",
+        "none: models are loaded at the start; poll: changes of the repositories are followed; explicit: models are"
+        " loaded and unloaded on request, by RepositoryModelLoad and RepositoryModelUnload",
+        choices=MODEL_CONTROL_MODES,
+    )
+    load_model: tuple[str, ...] = option(
+        (), "model of a repository to load at the start in explicit mode, * for all; may be given several times"
+    )
+    repository_poll_interval_s: float = option(
+        15.0, "seconds between looks at the repositories in poll mode; what changes must stay the same for one interval"
+    )
     grpc_address: str = option("127.0.0.1:8001", "HOST:PORT that gRPC listens on; port 0 = any free one")
     http_address: str = option("127.0.0.1:8002", "HOST:PORT that /metrics listens on; empty = no metrics endpoint")
     backend: str = option("auto", "what executes the models", choices=BACKENDS)
     device: str = option("auto", "where they execute: auto, cpu, gpu or gpu:0,1")
     default_max_batch_size: int = option(32, "max_batch_size of models that turn out to be batchable")
     instances: int = option(0, "instances of each model whose configuration does not say; 0 = what suits the engine")
+    run_timeout_s: float = option(
+        300.0, "run_timeout_s of models whose configuration does not say, in seconds; 0 = never"
+    )
     max_running: int = option(0, "batches that run at once on one device, over all models; 0 = any number")
     inline_run_limit_us: int = option(
         100, "models on the CPU whose largest batch runs faster than this get no thread, in microseconds; 0 = never"
@@ -142,6 +225,9 @@ class ServerConfig:
     tls_key: str = option("", "PEM file with the server's private key")
     tls_client_ca: str = option("", "PEM file with the authority that clients' certificates must come from (mTLS)")
     log_level: str = option("info", "least severe lines that are logged", choices=LOG_LEVELS)
+    log_file: str = option("", "file that log lines are added to; empty = standard error")
+    log_format: str = option("default", "times of log lines: as here, or in UTC by ISO 8601", choices=LOG_FORMATS)
+    trace: TraceConfig = field(default_factory=TraceConfig)
     batching: BatchConfig = field(default_factory=BatchConfig)
     onnxruntime: OnnxRuntimeOptions = field(default_factory=OnnxRuntimeOptions)
 
@@ -149,9 +235,16 @@ class ServerConfig:
         check_choices(self)
         check_at_least(self, 1, "default_max_batch_size", "stream_window", "load_threads")
         check_at_least(self, 1, "max_message_bytes", "max_inflight_bytes")
-        check_at_least(self, 0, "drain_timeout_s", "inline_run_limit_us", "instances", "max_running")
+        check_at_least(self, 0, "drain_timeout_s", "inline_run_limit_us", "instances", "max_running", "run_timeout_s")
         if self.max_message_bytes > MAX_MESSAGE_BYTES:
             raise ConfigError(f"max_message_bytes = {self.max_message_bytes}; gRPC ends at {MAX_MESSAGE_BYTES}")
+        if not self.repository_poll_interval_s > 0:
+            raise ConfigError(f"repository_poll_interval_s = {self.repository_poll_interval_s}; it must be above 0")
+        if self.load_model and self.model_control_mode != "explicit":
+            raise ConfigError(
+                f"load_model = {list(self.load_model)} needs model_control_mode = 'explicit', given is"
+                f" {self.model_control_mode!r}, which loads every model"
+            )
         _check_device(self.device)
         parse_address(self.grpc_address, "grpc_address")
         if self.http_address:
@@ -176,3 +269,9 @@ def _check_device(device: str) -> None:
         return
     if kind != "gpu" or not all(number.isdecimal() for number in numbers.split(",")):
         raise ConfigError(f"device = {device!r}; wanted is auto, cpu, gpu or gpu: with numbers, for example gpu:0,1")
+
+
+def _check_inside(name: str, path: str) -> None:
+    """A configuration may come over the wire: it may name files of its model and no others."""
+    if PurePath(path).is_absolute() or ".." in PurePath(path).parts:
+        raise ConfigError(f"{name} = {path!r}; wanted is a path inside the model's folder")

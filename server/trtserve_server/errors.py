@@ -8,6 +8,8 @@
     │   ├── QueueFull                                  the model's queue holds all that it may
     │   └── ServerOverloaded                           the server holds all the memory for requests that it may
     ├── ServerStopping             UNAVAILABLE         the server drains
+    ├── ModelControlOff            FAILED_PRECONDITION the server was started without leave to load and unload
+    ├── LoadFailed                 FAILED_PRECONDITION what was to be loaded cannot be
     ├── DeadlineExceeded           DEADLINE_EXCEEDED   the caller's deadline passed before an answer
     ├── RequestCancelled           CANCELLED           the caller is gone
     ├── NotSupported               UNIMPLEMENTED       part of the protocol that this server does not offer
@@ -68,6 +70,18 @@ class ServerStopping(RequestError):
 
     status = "UNAVAILABLE"
     reason = "REJECTED"
+
+
+class ModelControlOff(RequestError):
+    """The server was started without leave to load and unload models on request."""
+
+    status = "FAILED_PRECONDITION"
+
+
+class LoadFailed(RequestError):
+    """What was to be loaded cannot be: the model's files or its configuration have to change first."""
+
+    status = "FAILED_PRECONDITION"
 
 
 class DeadlineExceeded(RequestError):

@@ -14,6 +14,7 @@ from typing import NoReturn
 from trtserve_server.app import App
 from trtserve_server.banner import banner
 from trtserve_server.config import ServerConfig
+from trtserve_server.log_output import LogOutput
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +22,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 EXIT_FORCED = 1
 
 
-async def serve(config: ServerConfig, started: float) -> int:
-    """Runs a server until a signal; `started` is when the process began (time.monotonic).
+async def serve(config: ServerConfig, output: LogOutput, started: float) -> int:
+    """Runs a server until a signal; `output` is the log's; `started` is when the process began (time.monotonic).
 
     Returns the exit code, or ends the process itself where a model may still load or run.
     """
@@ -30,7 +31,7 @@ async def serve(config: ServerConfig, started: float) -> int:
     loop = asyncio.get_running_loop()
     for number in SIGNALS:
         loop.add_signal_handler(number, signals.put_nowait, number)
-    app = App(config)
+    app = App(config, output)
     starting = asyncio.ensure_future(app.start())
     signalled = asyncio.ensure_future(signals.get())
     await asyncio.wait({starting, signalled}, return_when=asyncio.FIRST_COMPLETED)

@@ -102,10 +102,9 @@ def add_arguments(parser: argparse.ArgumentParser, cls: type, *, positional: str
         if option.type is bool:
             parser.add_argument(option.flag, action=argparse.BooleanOptionalAction, default=None, **keywords)
         elif option.type == tuple[str, ...]:
-            parser.add_argument(option.flag, action="append", default=None, metavar="DIR", **keywords)
+            parser.add_argument(option.flag, action="append", default=None, metavar=_metavar(option), **keywords)
         else:
-            metavar = "|".join(option.choices) or option.path[-1].rpartition("_")[2].upper()
-            parser.add_argument(option.flag, default=None, metavar=metavar, **keywords)
+            parser.add_argument(option.flag, default=None, metavar=_metavar(option), **keywords)
 
 
 def from_arguments(cls: type, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -177,6 +176,10 @@ def text_of(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(text_of(item) for item in value) + "]"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, (str, bool)) else str(value)
+
+
+def _metavar(option: Option) -> str:
+    return "|".join(option.choices) or option.path[-1].rpartition("_")[2].upper()
 
 
 def _toml_key(name: str) -> str:

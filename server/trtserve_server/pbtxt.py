@@ -1,68 +1,49 @@
 """Reads Triton's config.pbtxt into the mapping that a ModelConfig is built from.
 
 Fields that do not apply to this server are named once in the log; fields that it would have to honour to give right
-answers, and cannot, are errors.
+answers, and cannot, are errors. `pbtxt_fields` says which are which.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from google.protobuf import text_format
-from google.protobuf.message import Message
+from google.protobuf import json_format, text_format
 
-from trtserve_engines.config import ConfigError
+from trtserve_engines.config import ConfigError, OnnxRuntimeOptions
 from trtserve_protos import dtypes, oip
 from trtserve_protos.pool import POOL
+from trtserve_server.config import RANDOM, ZERO
+from trtserve_server.pbtxt_fields import IGNORED, REFUSED, decision, set_paths
 
 if TYPE_CHECKING:
     from trtserve_protos.oip import ModelConfig as ModelConfigMessage
 
 log = logging.getLogger(__name__)
 
-_HONOURED = frozenset(
-    [
-        "name",
-        "platform",
-        "backend",
-        "max_batch_size",
-        "default_model_filename",
-        "version_policy.latest.num_versions",
-        "version_policy.all",
-        "version_policy.specific.versions",
-        "input.name",
-        "input.data_type",
-        "input.dims",
-        "output.name",
-        "output.data_type",
-        "output.dims",
-        "output.label_filename",
-        "instance_group.count",
-        "instance_group.kind",
-        "instance_group.name",
-        "dynamic_batching.preferred_batch_size",
-        "dynamic_batching.max_queue_delay_microseconds",
-        "dynamic_batching.priority_levels",
-        "dynamic_batching.default_priority_level",
-        "dynamic_batching.default_queue_policy.max_queue_size",
-        "dynamic_batching.default_queue_policy.default_timeout_microseconds",
-        "dynamic_batching.default_queue_policy.timeout_action",
-        "dynamic_batching.default_queue_policy.allow_timeout_override",
-        "dynamic_batching.priority_queue_policy",
-        "model_warmup.count",
-    ]
-)
-"""Paths of the fields that have an effect; a field that holds others counts where all of these do."""
-
-_REFUSED = {
-    "sequence_batching": "models with state between requests are not supported",
-    "ensemble_scheduling": "ensembles are not supported",
-    "batch_input": "ragged batches are not supported",
-    "batch_output": "ragged batches are not supported",
+_PARAMETERS = {
+    "intra_op_thread_count": "intra_op_threads",
+    "inter_op_thread_count": "inter_op_threads",
+    "execution_mode": "execution_mode",
+    "enable_mem_arena": "memory_arena",
+    "enable_mem_pattern": "memory_pattern",
+    "session.intra_op.allow_spinning": "spinning",
 }
+"""Triton's names of ONNX Runtime's options, and ours."""
+
+BATCHING_REASON = "batching_reason"
+"""The parameter that tells in an answer why a model is batched or not; read, it says nothing."""
+
+_COUNTS = ("intra_op_thread_count", "inter_op_thread_count")
+
+GRAPH_LEVELS = {-1: "basic", 0: "all", 1: "extended", 2: "disabled"}
+"""What Triton's ONNX Runtime backend means by optimization.graph.level."""
+
+EXECUTION_MODES = {"0": "sequential", "1": "parallel"}
+
 _ONNX_BACKENDS = ("", "onnxruntime", "onnxruntime_onnx", "tensorrt", "tensorrt_plan")
 
 
@@ -81,6 +62,16 @@ def read_pbtxt(path: Path) -> dict[str, Any]:
         return values_from_message(message, str(path))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def values_from_json(text: str) -> dict[str, Any]:
+    """The values that a ModelConfig message in JSON sets, by our names. Raises ConfigError."""
+    message = oip.ModelConfig()
+    try:
+        json_format.Parse(text, message, descriptor_pool=POOL)
+    except json_format.ParseError as error:
+        raise ConfigError(f"it is not a ModelConfig in JSON: {error}") from None
+    return values_from_message(message, "configuration of a load request")
 
 
 def values_from_message(message: ModelConfigMessage, source: str) -> dict[str, Any]:
@@ -107,37 +98,38 @@ def values_from_message(message: ModelConfigMessage, source: str) -> dict[str, A
             {"level": level, **_queue_policy(policy)}
             for level, policy in sorted(message.dynamic_batching.priority_queue_policy.items())
         ]
+    options = _onnxruntime(message)
+    if options:
+        values["onnxruntime"] = options
     if message.model_warmup:
-        values["warmup_runs"] = sum(warmup.count or 1 for warmup in message.model_warmup)
+        values["warmup"] = [_warmup(warmup) for warmup in message.model_warmup if warmup.inputs]
+        # An entry without inputs asks for made-up ones.
+        values["warmup_runs"] = sum(warmup.count or 1 for warmup in message.model_warmup if not warmup.inputs)
     return values
 
 
 def _check_fields(message: ModelConfigMessage, source: str) -> None:
-    present = [descriptor.name for descriptor, _ in message.ListFields()]
-    for name in present:
-        if name in _REFUSED:
-            raise ConfigError(f"{name} cannot be served: {_REFUSED[name]}")
+    paths = sorted(set(set_paths(message)))
+    for path in paths:
+        if decision(path) == "refused":
+            raise ConfigError(f"{path} cannot be served: {REFUSED[path]}")
     for name in ("platform", "backend"):
         if getattr(message, name) not in _ONNX_BACKENDS:
             raise ConfigError(f"{name}: {getattr(message, name)!r} given; only ONNX models can be served")
     for group in message.instance_group:
-        if group.kind == group.KIND_GPU or group.gpus:
+        if group.kind == group.KIND_GPU:
             raise ConfigError("instance_group asks for a GPU; this version of trtserve executes on the CPU only")
-    ignored = sorted({path for path in _set_fields(message) if path not in _HONOURED})
-    if ignored:
-        log.warning("%s: these fields have no effect here: %s", source, ", ".join(ignored))
+    ignored = [path for path in paths if decision(path) == "ignored"]
+    unknown = [
+        f"parameters[{key!r}]" for key in sorted(message.parameters) if key not in (*_PARAMETERS, BATCHING_REASON)
+    ]
+    if ignored or unknown:
+        _report_ignored(source, tuple(f"{path} ({IGNORED[path]})" for path in ignored), tuple(unknown))
 
 
-def _set_fields(message: Message, prefix: str = "") -> Iterator[str]:
-    """The paths of the fields that are set: down to the leaves where something below a field is honoured."""
-    for descriptor, value in message.ListFields():
-        path = f"{prefix}{descriptor.name}"
-        if descriptor.message_type is None or not any(known.startswith(f"{path}.") for known in _HONOURED):
-            yield path
-        else:
-            children = [value] if isinstance(value, Message) else value
-            for child in children:
-                yield from _set_fields(child, f"{path}.")
+@lru_cache(maxsize=4096)  # a file that is read again and again is reported once
+def _report_ignored(source: str, ignored: tuple[str, ...], parameters: tuple[str, ...]) -> None:
+    log.warning("%s: these fields have no effect here: %s", source, ", ".join(ignored + parameters))
 
 
 def _versions(message: ModelConfigMessage) -> str:
@@ -152,19 +144,35 @@ def _versions(message: ModelConfigMessage) -> str:
 def _tensor(tensor: Any) -> dict[str, Any]:
     values: dict[str, Any] = {"name": tensor.name}
     if tensor.data_type:
-        values["datatype"] = _datatype(tensor)
+        values["datatype"] = _datatype_name(tensor.data_type, tensor.name)
     if tensor.dims:
         values["dims"] = list(tensor.dims)
-    if tensor.HasField("reshape"):
-        raise ConfigError(f"{tensor.name!r}: reshape is not supported; export the model with the shape to be served")
     return values
 
 
-def _datatype(tensor: Any) -> str:
+def _datatype_name(given: int, tensor: str) -> str:
     for name, number in oip.DATA_TYPE_NUMBERS.items():
-        if number == tensor.data_type:
+        if number == given:
             return dtypes.from_config_name(name).name
-    raise ConfigError(f"{tensor.name!r}: data_type {tensor.data_type} is unknown; wanted is a name such as TYPE_FP32")
+    raise ConfigError(f"{tensor!r}: data_type {given} is unknown; wanted is a name such as TYPE_FP32")
+
+
+def _warmup(warmup: Any) -> dict[str, Any]:
+    return {
+        "name": warmup.name,
+        "batch_size": warmup.batch_size,
+        "count": warmup.count or 1,
+        "inputs": [_warmup_input(name, tensor) for name, tensor in sorted(warmup.inputs.items())],
+    }
+
+
+def _warmup_input(name: str, tensor: Any) -> dict[str, Any]:
+    kind = tensor.WhichOneof("input_data_type")
+    data = {"zero_data": ZERO, "random_data": RANDOM}.get(kind, tensor.input_data_file)
+    if not data:
+        raise ConfigError(f"model_warmup: input {name!r} has no data; give zero_data, random_data or input_data_file")
+    datatype = _datatype_name(tensor.data_type, name) if tensor.data_type else ""
+    return {"name": name, "datatype": datatype, "data": data} | ({"dims": list(tensor.dims)} if tensor.dims else {})
 
 
 def _batching(message: ModelConfigMessage) -> dict[str, Any]:
@@ -190,3 +198,35 @@ def _queue_policy(policy: Any) -> dict[str, Any]:
     if policy.max_queue_size:
         values["max_queue_size"] = policy.max_queue_size
     return values
+
+
+def _onnxruntime(message: ModelConfigMessage) -> dict[str, Any]:
+    values = {
+        ours: _parameter(theirs, message.parameters[theirs].string_value)
+        for theirs, ours in _PARAMETERS.items()
+        if theirs in message.parameters
+    }
+    if message.optimization.HasField("graph"):
+        level = message.optimization.graph.level
+        if level not in GRAPH_LEVELS:
+            raise ConfigError(
+                f"optimization.graph.level = {level}; wanted is one of {', '.join(map(str, GRAPH_LEVELS))}"
+            )
+        values["graph_optimization_level"] = GRAPH_LEVELS[level]
+    return values
+
+
+def _parameter(name: str, text: str) -> int | bool | str:
+    if not text.isdecimal() or (name not in _COUNTS and text not in ("0", "1")):
+        wanted = "a whole number" if name in _COUNTS else "0 or 1"
+        raise ConfigError(f"parameters[{name!r}] = {text!r}; wanted is {wanted}")
+    if name == "execution_mode":
+        return EXECUTION_MODES[text]
+    return int(text) if name in _COUNTS else text == "1"
+
+
+def parameters_of(options: OnnxRuntimeOptions) -> dict[str, str]:
+    """The options as Triton's parameters: the other way round."""
+    modes = {mode: number for number, mode in EXECUTION_MODES.items()}
+    values = {theirs: getattr(options, ours) for theirs, ours in _PARAMETERS.items()}
+    return {name: modes[value] if isinstance(value, str) else str(int(value)) for name, value in values.items()}

@@ -9,24 +9,28 @@ import argparse
 import os
 import platform
 import tempfile
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.bench import convnet, imports, scheduling, tensorrt_host, unary
-
-BENCHES = {
-    "unary": unary.run,
-    "convnet": convnet.run,
-    "imports": imports.run,
-    "scheduling": scheduling.run,
-    "tensorrt_host": tensorrt_host.run,
-}
+NAMES = (
+    "unary",
+    "convnet",
+    "imports",
+    "scheduling",
+    "simulation",
+    "adaptive",
+    "overload",
+    "counting",
+    "tensorrt_host",
+)
+"""Modules of this folder; each has a `run` that yields ratios."""
 
 
 def main() -> int:
     """Runs the benches that were named, or all."""
     parser = argparse.ArgumentParser(prog="./build.sh bench", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*BENCHES, []], help="which to run; all by default")
+    parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="which to run; all by default")
     parser.add_argument("--rounds", type=int, default=5, help="pairs of measurements of each figure")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of one measurement")
     arguments = parser.parse_args()
@@ -35,8 +39,9 @@ def main() -> int:
     print(f"median of {arguments.rounds} rounds in turn; the load shares the machine with the server\n")
     met = True
     with tempfile.TemporaryDirectory() as folder:
-        for name in arguments.names or BENCHES:
-            for ratio in BENCHES[name](Path(folder), arguments.rounds, arguments.seconds):
+        for name in arguments.names or NAMES:
+            run = import_module(f"tests.bench.{name}").run
+            for ratio in run(Path(folder), arguments.rounds, arguments.seconds):
                 print(ratio, flush=True)
                 met = met and ratio.met
     return 0 if met else 1

@@ -32,11 +32,16 @@ def backend(driver):
 
 
 @pytest.fixture
-def engine(driver, tmp_path):
-    """A convolutional net for up to 16 images, and how to open it with other options."""
+def plan(driver, tmp_path):
+    """A convolutional net for up to 16 images."""
     import_or_skip()
     path = models.save(models.convnet(), tmp_path / "convnet.onnx")
-    plan = build(path, driver, BuildConfig(profiles=IMAGE, tf32=False))
+    return build(path, driver, BuildConfig(profiles=IMAGE, tf32=False))
+
+
+@pytest.fixture
+def engine(driver, plan):
+    """Opens the net with other options."""
     engines = []
 
     def load(**options):
@@ -118,11 +123,14 @@ def test_four_instances_give_the_same_as_one(engine):
         assert list(threads.map(work, range(4))) == [0, 1, 2, 3]
 
 
-def test_an_engine_gives_its_memory_back(driver, engine):
+def test_an_engine_gives_its_memory_back(driver, plan):
     device = driver.open(0)
-    for _ in range(2):  # the first time TensorRT and the driver set up what they keep
-        before = device.memory().free
-        loaded = engine()
+    free = []
+    for _ in range(3):  # the first time TensorRT and the driver set up what they keep
+        loaded = TensorRtEngine.load(plan, driver=driver)
         loaded.create_context(batched=True).close()
-    assert before - device.memory().free < 256 << 20
+        loaded.close()
+        free.append(device.memory().free)
+    # Other processes may come and go on a shared GPU; what an engine would leave is all its weights and scratch memory.
+    assert free[0] - free[-1] < 16 << 20
     device.close()

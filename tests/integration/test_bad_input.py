@@ -171,9 +171,9 @@ def no_datatype() -> Any:
     return message
 
 
-@case(INVALID, "'x'", "[4] given", "[-1, 4] wanted")
+@case(INVALID, "'x'", "[1, 1, 4] given", "[-1, 4] wanted", "1 for a single row")
 def wrong_rank() -> Any:
-    return infer_request("double", {"x": X[0]})
+    return infer_request("double", {"x": X[:1, None]})
 
 
 @case(INVALID, "'x'", "[] given", "[-1, 4] wanted")
@@ -696,7 +696,8 @@ def test_an_answer_over_the_limit_ends_its_stream_and_nothing_else(narrow: Clien
 # ---- Every other call
 
 _OFFERED = ["ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig"]
-_OFFERED += ["ModelStatistics", "RepositoryIndex"]
+_OFFERED += ["ModelStatistics", "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload"]
+_OFFERED += ["TraceSetting", "LogSettings"]
 _NOT_OFFERED = sorted(set(oip.METHODS) - {*_OFFERED, "ModelInfer", "ModelStreamInfer"})
 
 
@@ -732,7 +733,7 @@ def test_a_call_that_is_not_offered_says_so(client: Client, name: str) -> None:
 
 def test_the_calls_that_are_not_offered_are_those_that_the_extensions_leave_out(client: Client) -> None:
     extensions = set(client.call("ServerMetadata").extensions)
-    assert not extensions & {"system_shared_memory", "cuda_shared_memory", "trace", "logging", "sequence"}
+    assert not extensions & {"system_shared_memory", "cuda_shared_memory", "sequence"}
 
 
 @pytest.mark.parametrize("path", [f"/{oip.SERVICE}/ModelTrain", "/inference.Nobody/ModelInfer"])

@@ -240,7 +240,7 @@ def a_backend_for_other_models(folder: Path) -> None:
     configured(folder, 'backend: "python"')
 
 
-@case("bad/config.pbtxt", "'x'", "reshape is not supported")
+@case("bad/config.pbtxt", "input.reshape cannot be served", "export the model")
 def a_reshape(folder: Path) -> None:
     configured(folder, 'max_batch_size: 8 input { name: "x" dims: 4 reshape { shape: [2, 2] } }')
 
@@ -447,9 +447,9 @@ def test_a_field_of_config_pbtxt_that_has_no_effect_here_is_named_in_the_log(
     serve: Serve, connect: Connect, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "good").mkdir()
-    configured(tmp_path / "good", 'optimization { graph { level: 1 } } parameters { key: "a" }')
+    configured(tmp_path / "good", 'optimization { priority: PRIORITY_MAX } parameters { key: "a" }')
     assert connect(serve(model_repository=(str(tmp_path),))).states() == {"good": ("READY", "")}
-    assert "these fields have no effect here: optimization, parameters" in caplog.text
+    assert "no effect here: optimization.priority (models share the device evenly), parameters['a']" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.environments import ROOT, RegistryUnreachable, environment
+from tests.support.perf_analyzer import NotRunnable, find_perf_analyzer
 
 RunScript = Callable[..., str]
+PerfAnalyzer = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +25,23 @@ def tritonclient_python() -> Path:
         if os.environ.get("REQUIRE_STOCK_CLIENTS"):
             pytest.fail(f"the packages of the stock clients cannot be installed: {error}")
         pytest.skip(f"stock clients cannot be installed here: {error}")
+
+
+@pytest.fixture(scope="session")
+def perf_analyzer() -> PerfAnalyzer:
+    """Runs Triton's load generator, which is in one wheel of tritonclient, and gives its report.
+
+    Skipped by name where it cannot be had: it is a program for Linux on x86-64 that wants two libraries.
+    """
+    try:
+        program = find_perf_analyzer()
+    except RegistryUnreachable as error:
+        if os.environ.get("REQUIRE_STOCK_CLIENTS"):
+            pytest.fail(f"the packages of perf_analyzer cannot be installed: {error}")
+        pytest.skip(f"perf_analyzer cannot be installed here: {error}")
+    except NotRunnable as error:
+        pytest.skip(f"perf_analyzer cannot run here: {error}")
+    return program.run
 
 
 @pytest.fixture

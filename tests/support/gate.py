@@ -52,6 +52,11 @@ class Gate:
             for held in self._all:
                 held.release()
 
+    def let_pass(self) -> None:
+        """Lets every later batch go on; those that are held stay."""
+        with self._lock:
+            self._is_shut = False
+
     def batch(self) -> Held:
         """Waits until another batch is held."""
         return self._arrived.get(timeout=WAIT_S)

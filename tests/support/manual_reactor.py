@@ -20,6 +20,8 @@ class ManualReactor:
 
     def __init__(self) -> None:
         self.time = 0.0
+        self.runs: list[Batch] = []
+        """Every batch that an instance was given, in order."""
         self._soon: deque[Callable[[], object]] = deque()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = count()
@@ -84,6 +86,7 @@ class ManualInstance:
         assert self.batch is None, "an instance got a batch while it had one"
         self.batch = batch
         self.batches.append(batch)
+        self._reactor.runs.append(batch)
         self._started = self._reactor.now()
 
     def stop(self) -> None:

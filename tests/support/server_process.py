@@ -73,6 +73,12 @@ class ServerProcess:
         self._log.seek(0)
         return self._log.read()
 
+    @property
+    def resident_bytes(self) -> int:
+        """The memory that the process has in use now."""
+        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
     def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Sends a signal."""
         self._process.send_signal(number)

@@ -28,6 +28,7 @@ class InstanceGroup:
         self._host = host
         self._name = f"{loaded.source.name}/{loaded.source.version}"
         self._instances: list[Instance] = []
+        self._stopped = False
         self._made = 0
         self._lost = 0
         self._alive = 0
@@ -47,9 +48,11 @@ class InstanceGroup:
             instance.start()
 
     def stop(self) -> None:
-        """Ends the instances after what they run now."""
-        for instance in self._instances:
-            instance.stop()
+        """Ends the instances after what they run now. May be called again."""
+        if not self._stopped:
+            self._stopped = True
+            for instance in self._instances:
+                instance.stop()
 
     def close(self, timeout_s: float) -> bool:
         """Waits for the instances' end and frees the engine; False where one still runs. Blocks; from any thread."""
@@ -81,10 +84,12 @@ class InstanceGroup:
         try:
             warm_up(
                 context,
-                loaded.engine.signature,
+                loaded.signature,
                 max_batch_size=loaded.max_batch_size,
                 runs=loaded.source.config.warmup_runs,
             )
+            for request in loaded.warmup:
+                request.run(context)
         except BaseException:
             context.close()
             raise

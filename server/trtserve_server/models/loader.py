@@ -8,7 +8,7 @@ import logging
 import time
 import timeit
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from trtserve_protos import dtypes
 from trtserve_protos.errors import DataTypeError
 from trtserve_server.config import ServerConfig, TensorConfig
 from trtserve_server.models.repository import CONFIG_FILES, ModelVersion
+from trtserve_server.models.warmup import WarmupRequest, warmup_requests
 
 log = logging.getLogger(__name__)
 
@@ -32,15 +33,18 @@ log = logging.getLogger(__name__)
 class LoadedModel:
     """A model that is ready to get instances.
 
-    `max_batch_size` is 0 where requests are never batched. `inline` says that a run is quicker than handing it to
+    `signature` is the engine's, with the sizes that the configuration fixes. `max_batch_size` is 0 where requests are
+    never batched. `inline` says that a run is quicker than handing it to
     another thread, so that it is better run by the one that schedules.
     """
 
     source: ModelVersion
     engine: Engine
+    signature: Signature
     max_batch_size: int
     batching_reason: str
     labels: Mapping[str, Sequence[str]]
+    warmup: Sequence[WarmupRequest]
     instances: int
     inline: bool
     load_s: float
@@ -58,9 +62,12 @@ def load_model(source: ModelVersion, server: ServerConfig) -> LoadedModel:
     try:
         batch = _decide_batching(engine, config.max_batch_size)
         max_batch_size = (config.max_batch_size or server.default_max_batch_size) if batch.batched else 0
-        _check_tensors(config.inputs, engine.signature.inputs, "input", max_batch_size)
-        _check_tensors(config.outputs, engine.signature.outputs, "output", max_batch_size)
+        signature = Signature(
+            _agreed(config.inputs, engine.signature.inputs, "input", max_batch_size),
+            _agreed(config.outputs, engine.signature.outputs, "output", max_batch_size),
+        )
         labels = _read_labels(config.outputs, _config_folder(source))
+        warmup = warmup_requests(config.warmup, signature, max_batch_size, _config_folder(source))
     except ConfigError as error:
         engine.close()
         raise ConfigError(f"{_config_file(source)}: {error}") from None
@@ -73,8 +80,9 @@ def load_model(source: ModelVersion, server: ServerConfig) -> LoadedModel:
     inline = not (config.instances or server.instances) or instances == 1
     inline = inline and _is_quick(engine, model, max_batch_size, server.inline_run_limit_us / 1e6)
     seconds = time.monotonic() - start
+    instances = 1 if inline else instances
     return LoadedModel(
-        source, engine, max_batch_size, batch.reason, labels, 1 if inline else instances, inline, seconds
+        source, engine, signature, max_batch_size, batch.reason, labels, warmup, instances, inline, seconds
     )
 
 
@@ -139,7 +147,10 @@ def _check_types(model: OnnxModel) -> None:
             raise ModelFileError(f"{model.path}: {spec.name!r} cannot be sent or received: {error}") from None
 
 
-def _check_tensors(given: Sequence[TensorConfig], specs: Sequence[TensorSpec], kind: str, max_batch_size: int) -> None:
+def _agreed(
+    given: Sequence[TensorConfig], specs: Sequence[TensorSpec], kind: str, max_batch_size: int
+) -> tuple[TensorSpec, ...]:
+    """The graph's tensors with the sizes that the configuration fixes. Raises ConfigError where the two contradict."""
     by_name = {spec.name: spec for spec in specs}
     for tensor in given:
         spec = by_name.get(tensor.name)
@@ -156,6 +167,16 @@ def _check_tensors(given: Sequence[TensorConfig], specs: Sequence[TensorSpec], k
                 f"{kind} {spec.name!r}: dims {list(tensor.dims)} are configured, the graph has {list(shape)}"
                 + (" behind its batch dimension" if max_batch_size else "")
             )
+        if tensor.dims is not None:
+            by_name[spec.name] = replace(spec, shape=_narrowed(spec.shape, tensor.dims))
+    return tuple(by_name.values())
+
+
+def _narrowed(shape: Sequence[int], dims: Sequence[int]) -> tuple[int, ...]:
+    """The shape with sizes from `dims`, which stand at its end, where it has none itself."""
+    first = len(shape) - len(dims)
+    fixed = [dim if size == DYNAMIC else size for size, dim in zip(shape[first:], dims, strict=True)]
+    return (*shape[:first], *fixed)
 
 
 def _dims_agree(dims: Sequence[int], shape: Sequence[int]) -> bool:

@@ -1,214 +1,267 @@
-"""Every model that the server knows, by name and version, and its state: the only place where states change.
+"""Loads and unloads models, and lets one take another's place: the only place where states change.
 
-LOADING → READY → UNLOADING → UNAVAILABLE       LOADING → UNAVAILABLE, with the reason
+LOADING → READY → UNLOADING → UNAVAILABLE or gone       LOADING → UNAVAILABLE, with the reason
+A version that is loaded again stays READY: what it was made of before serves until its successor is warm.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, field
+from functools import partial
 
 from trtserve_server.config import ServerConfig
-from trtserve_server.errors import ModelNotFound, ModelNotReady, ServerStopping
+from trtserve_server.errors import ServerStopping
+from trtserve_server.models.catalogue import STOPPING, UNLOADED, Catalogue, Entry as Entry, State as State
 from trtserve_server.models.loader import LoadedModel, load_model
+from trtserve_server.models.memory import give_back_memory
 from trtserve_server.models.repository import ModelVersion
 from trtserve_server.models.served_model import ServedModel
-from trtserve_server.options import nearest
 from trtserve_server.scheduling.host import Host
 
 log = logging.getLogger(__name__)
 
-
-class State(Enum):
-    """The states of Triton's repository index."""
-
-    LOADING = "LOADING"
-    READY = "READY"
-    UNLOADING = "UNLOADING"
-    UNAVAILABLE = "UNAVAILABLE"
+OnReplaced = Callable[[Sequence[str]], None]
+"""Gets the reasons of the versions that could not be loaded; none where all serve."""
 
 
 @dataclass
-class Entry:
-    """One version of one model. `model` is there while the state is READY or UNLOADING."""
+class _Replacement:
+    """A model on its way to other versions: `left` of them still load."""
 
-    source: ModelVersion
-    state: State
-    reason: str = ""
-    model: ServedModel | None = None
-
-    @property
-    def name(self) -> str:
-        """The model's name."""
-        return self.source.name
-
-    @property
-    def version(self) -> str:
-        """The version; "" where none could be told."""
-        return self.source.version
+    wanted: dict[str, ModelVersion]
+    on_done: OnReplaced
+    left: int = 0
+    failures: list[str] = field(default_factory=list)
 
 
-class Registry:
-    """The models by name and version. Belongs to the scheduling thread; loading runs in `executor`."""
+class Registry(Catalogue):
+    """The models by name and version. Belongs to the scheduling thread.
 
-    def __init__(self, config: ServerConfig, host: Host, executor: Executor) -> None:
+    Loading runs in `loading`, freeing in `freeing`, so that it does not wait for what takes long to load.
+    """
+
+    def __init__(self, config: ServerConfig, host: Host, loading: Executor, freeing: Executor) -> None:
+        super().__init__()
         self._config = config
         self._host = host
-        self._executor = executor
-        self._entries: dict[str, dict[str, Entry]] = {}
-        self._serving: dict[tuple[str, str], ServedModel] = {}
-        self._loading = 0
-        self._on_loaded: Callable[[], None] = lambda: None
-        self.generation = 0
-        """Counts the changes of states: what was found before the last one may not be what serves now."""
-        self.on_change: Callable[[], None] = lambda: None
-        """Called after every change of a state."""
+        self._loading = loading
+        self._freeing = freeing
+        self._draining: set[ServedModel] = set()
+        self._ended: set[ServedModel] = set()  # drained during the server's end, and not yet freed
+        self._on_drained: Callable[[], None] | None = None
+        self._stopping = False
 
     def load(self, sources: Iterable[ModelVersion], on_loaded: Callable[[], None]) -> None:
         """Loads every source at the same time; calls `on_loaded` once each is READY or UNAVAILABLE."""
-        self._on_loaded = on_loaded
-        entries = [self._add(source) for source in sources]
-        self.on_change()
-        self._loading = len(entries)
-        if not entries:
-            on_loaded()
-        for entry in entries:
-            self._executor.submit(self._load, entry)
+        by_name: dict[str, list[ModelVersion]] = {}
+        for source in sources:
+            by_name.setdefault(source.name, []).append(source)
+        left = len(by_name)
 
-    def find(self, name: str, version: str = "") -> ServedModel:
-        """The model that serves; the newest version where none is given. Raises ModelNotFound or ModelNotReady."""
-        model = self._serving.get((name, version))
-        if model is not None:
-            return model
-        raise self._refusal(name, version)
-
-    def entry(self, name: str, version: str = "") -> Entry:
-        """The entry whatever its state; the newest version that serves, else the newest. Raises ModelNotFound."""
-        versions = self._entries.get(name)
-        if versions is None:
-            raise self._unknown_model(name)
-        if version in versions:
-            return versions[version]
-        if version:
-            raise self._unknown_version(name, version)
-        model = self._serving.get((name, ""))
-        return versions[model.version] if model else max(versions.values(), key=_version_number)
-
-    def entries(self) -> Iterator[Entry]:
-        """Every version of every model, in the order of names and versions."""
-        for _, versions in sorted(self._entries.items()):
-            yield from sorted(versions.values(), key=_version_number)
-
-    def models(self) -> list[ServedModel]:
-        """Every model that has instances."""
-        return [entry.model for entry in self.entries() if entry.model is not None]
-
-    def drain(self, on_drained: Callable[[], None]) -> None:
-        """Unloads everything: nothing new is taken, `on_drained` is called once all that was accepted is answered."""
-        models = self.models()
-        left = len(models)
-
-        def drained() -> None:
+        def replaced(_: Sequence[str]) -> None:
             nonlocal left
             left -= 1
             if left == 0:
-                on_drained()
+                on_loaded()
 
+        if not by_name:
+            on_loaded()
+        for name, versions in by_name.items():
+            self.replace(name, versions, replaced)
+
+    def replace(self, name: str, sources: Iterable[ModelVersion], on_done: OnReplaced) -> None:
+        """Makes exactly these versions of a model serve. To be called again for it only after `on_done`.
+
+        What serves already and is unchanged stays. What changed is loaded beside the old one and takes its place when
+        it is warm; the old one answers all that it has accepted. Versions that are no longer wanted go when every
+        wanted one is READY, and stay where one failed.
+        """
+        replacement = _Replacement({source.version: source for source in sources}, on_done)
+        versions = self._entries.setdefault(name, {})
+        for version in [version for version, entry in versions.items() if not entry.wanted]:
+            if version not in replacement.wanted:
+                del versions[version]
+        changed = [source for source in replacement.wanted.values() if not _serves(versions, source)]
+        for source in changed:
+            entry = versions.get(source.version)
+            if entry is None or entry.state is not State.READY:
+                versions[source.version] = Entry(source, State.LOADING)
+        replacement.left = len(changed)
+        self._changed()
+        for source in changed:
+            self._loading.submit(self._load, replacement, source)
+        if not changed:
+            self._settle(name, replacement)
+
+    def unload(self, name: str, on_unloaded: Callable[[], None]) -> None:
+        """Takes nothing new for a model, answers what was accepted, frees its memory, calls `on_unloaded`.
+
+        Its versions stay in the index as UNAVAILABLE. Raises ModelNotFound.
+        """
+        if name not in self._entries:
+            raise self._unknown_model(name)
+        entries = self.versions(name)
+        left = len(entries)
+
+        def unloaded(entry: Entry) -> None:
+            nonlocal left
+            left -= 1
+            self._set_state(entry, State.UNAVAILABLE, UNLOADED)
+            if left == 0:
+                on_unloaded()
+
+        for entry in entries:
+            self._unload(entry, UNLOADED, partial(unloaded, entry))
+
+    def drain(self, on_drained: Callable[[], None]) -> None:
+        """Unloads everything: nothing new is taken, `on_drained` is called once all that was accepted is answered."""
+        self._stopping = True
         for entry in self.entries():
-            if entry.state is State.READY:
-                self._set_state(entry, State.UNLOADING, "the server is stopping")
-        for model in models:
-            model.drain(drained)
-        if not models:
-            on_drained()
+            if entry.state is State.READY and entry.model is not None:
+                self._set_state(entry, State.UNLOADING, STOPPING)
+                self._drain(entry.model, lambda: None)
+        self._on_drained = on_drained
+        self._check_drained()
 
     def stop(self) -> None:
         """Fails what still waits and ends the instances after what they run now."""
-        for model in self.models():
+        self._stopping = True
+        for model in self._running():
             model.abort(ServerStopping("the server stopped before the request could run; send it elsewhere"))
             model.stop()
 
     def close(self, timeout_s: float) -> bool:
         """Waits for the instances and frees the engines; False where one still runs. Blocks."""
-        ended = [model.close(timeout_s) for model in self.models()]
+        ended = [model.close(timeout_s) for model in self._running() | self._ended]
         return all(ended)
 
-    def _add(self, source: ModelVersion) -> Entry:
-        entry = Entry(source, State.LOADING)
-        self._entries.setdefault(source.name, {})[source.version] = entry
-        return entry
-
-    def _load(self, entry: Entry) -> None:
-        """On a thread of the executor."""
+    def _load(self, replacement: _Replacement, source: ModelVersion) -> None:
+        """On a thread of `loading`."""
         try:
-            loaded: LoadedModel | Exception = load_model(entry.source, self._config)
+            loaded: LoadedModel | Exception = load_model(source, self._config)
         except Exception as error:
             loaded = error
-        self._host.reactor.post(self._loaded, entry, loaded)
+        self._host.reactor.post(self._loaded, replacement, source, loaded)
 
-    def _loaded(self, entry: Entry, loaded: LoadedModel | Exception) -> None:
+    def _loaded(self, replacement: _Replacement, source: ModelVersion, loaded: LoadedModel | Exception) -> None:
         if isinstance(loaded, Exception):
-            self._finish_loading(entry, loaded)
+            self._finish_loading(replacement, source, None, loaded)
             return
-        entry.model = ServedModel(loaded, self._host)
-        entry.model.start(lambda error: self._finish_loading(entry, error))
+        model = ServedModel(loaded, self._host)
+        model.on_broken(partial(self._broken, model))
+        model.start(partial(self._finish_loading, replacement, source, model))
 
-    def _finish_loading(self, entry: Entry, error: Exception | None) -> None:
+    def _finish_loading(
+        self, replacement: _Replacement, source: ModelVersion, model: ServedModel | None, error: Exception | None
+    ) -> None:
+        if self._stopping:
+            error = ServerStopping(STOPPING)
+        entry = self._entries[source.name][source.version]
         if error is None:
+            old, entry.model, entry.source = entry.model, model, source
             self._set_state(entry, State.READY)
-            assert entry.model is not None
-            log.info("%s/%s is ready", entry.name, entry.version)
+            log.info("%s/%s is ready", source.name, source.version)
+            if old is not None:
+                self._drain(old, partial(self._free, old, lambda: None))
         else:
-            if entry.model is not None:
-                entry.model.stop()
-                self._executor.submit(entry.model.close, self._config.drain_timeout_s)
+            if model is not None:
+                self._free(model, lambda: None)
+            reason = str(error) or type(error).__name__
+            replacement.failures.append(reason)
+            self._fail(entry, source, reason)
+        replacement.left -= 1
+        if replacement.left == 0:
+            self._settle(source.name, replacement)
+
+    def _fail(self, entry: Entry, source: ModelVersion, reason: str) -> None:
+        label = f"{source.name}/{source.version or '-'}"
+        if entry.model is None:
+            entry.source = source
+            self._set_state(entry, State.UNAVAILABLE, reason)
+            log.error("%s is unavailable: %s", label, reason)
+        elif not self._stopping:
+            self._set_state(entry, entry.state, f"what was loaded before serves on; loading it again failed: {reason}")
+            log.error("%s serves on as it was; loading it again failed: %s", label, reason)
+
+    def _broken(self, model: ServedModel, reason: str) -> None:
+        """Nothing is left that could run the model: it is unavailable until it is loaded again."""
+        for entry in self.entries():
+            if entry.model is model and entry.state is State.READY:
                 entry.model = None
-            self._set_state(entry, State.UNAVAILABLE, str(error) or type(error).__name__)
-            log.error("%s/%s is unavailable: %s", entry.name, entry.version or "-", entry.reason)
-        self._loading -= 1
-        if self._loading == 0:
-            self._on_loaded()
+                self._set_state(entry, State.UNAVAILABLE, reason)
+                self._free(model, lambda: None)
 
-    def _set_state(self, entry: Entry, state: State, reason: str = "") -> None:
-        entry.state, entry.reason = state, reason
-        self.generation += 1
-        self._serving = {}
-        for ready in self.entries():
-            if ready.model is not None and ready.state in (State.READY, State.UNLOADING):
-                self._serving[ready.name, ready.version] = ready.model
-                self._serving[ready.name, ""] = ready.model
-        self.on_change()
+    def _settle(self, name: str, replacement: _Replacement) -> None:
+        """All wanted versions have been tried: those that are not wanted may go."""
+        if not replacement.failures and not self._stopping:
+            for version, entry in tuple(self._entries[name].items()):
+                if version not in replacement.wanted:
+                    self._unload(entry, "other versions are served now", partial(self._forget, entry))
+        if not self._entries.get(name):
+            self._entries.pop(name, None)
+        self._changed()
+        replacement.on_done(replacement.failures)
 
-    def _refusal(self, name: str, version: str) -> Exception:
-        versions = self._entries.get(name)
-        if versions is None:
-            return self._unknown_model(name)
-        if version and version not in versions:
-            return self._unknown_version(name, version)
-        entry = self.entry(name, version)
-        label = f"model {name!r}" + (f" version {entry.version}" if entry.version else "")
-        if entry.state is State.LOADING:
-            return ModelNotReady(f"{label} is loading; send again later")
-        return ModelNotReady(f"{label} is unavailable: {entry.reason}")
+    def _unload(self, entry: Entry, reason: str, then: Callable[[], None]) -> None:
+        model = entry.model
+        if model is None or entry.state is State.UNLOADING:
+            then()
+            return
+        self._set_state(entry, State.UNLOADING, reason)
 
-    def _unknown_model(self, name: str) -> ModelNotFound:
-        if not name:
-            return ModelNotFound(f"no model name given; wanted is one of {', '.join(sorted(self._entries)) or 'none'}")
-        if not self._entries:
-            return ModelNotFound(f"model {name!r} is unknown; this server serves no models")
-        return ModelNotFound(f"model {name!r} is unknown{nearest(name, self._entries)}")
+        def drained() -> None:
+            entry.model = None
+            self._free(model, then)
 
-    def _unknown_version(self, name: str, version: str) -> ModelNotFound:
-        known = ", ".join(sorted(self._entries[name], key=_number_of))
-        return ModelNotFound(f"model {name!r} has no version {version!r}; it has {known or 'none'}")
+        log.info("%s/%s is being unloaded: %s", entry.name, entry.version, reason)
+        self._drain(model, drained)
+
+    def _forget(self, entry: Entry) -> None:
+        versions = self._entries.get(entry.name, {})
+        if versions.get(entry.version) is entry:
+            del versions[entry.version]
+            if not versions:
+                del self._entries[entry.name]
+            self._changed()
+
+    def _drain(self, model: ServedModel, then: Callable[[], None]) -> None:
+        self._draining.add(model)
+
+        def drained() -> None:
+            self._draining.discard(model)
+            then()
+            self._check_drained()
+
+        model.drain(drained)
+
+    def _check_drained(self) -> None:
+        if self._on_drained and not self._draining:
+            on_drained, self._on_drained = self._on_drained, None
+            on_drained()
+
+    def _free(self, model: ServedModel, then: Callable[[], None]) -> None:
+        """Ends a model that runs nothing any more; calls `then` when its memory is given back."""
+        model.stop()
+        if self._stopping:
+            self._ended.add(model)  # `close` frees it with the others
+            then()
+        else:
+            self._freeing.submit(self._close, model, then)
+
+    def _close(self, model: ServedModel, then: Callable[[], None]) -> None:
+        """On a thread of `freeing`."""
+        model.close(self._config.drain_timeout_s)
+        give_back_memory()
+        self._host.reactor.post(then)
+
+    def _running(self) -> set[ServedModel]:
+        return {*self.models(), *self._draining}
 
 
-def _version_number(entry: Entry) -> tuple[int, str]:
-    return _number_of(entry.version)
-
-
-def _number_of(version: str) -> tuple[int, str]:
-    return (int(version) if version.isdecimal() else 0, version)
+def _serves(versions: Mapping[str, Entry], source: ModelVersion) -> bool:
+    """Whether nothing is to be done: this very source serves, and nothing failed to take its place since."""
+    entry = versions.get(source.version)
+    return entry is not None and entry.state is State.READY and entry.source == source and not entry.reason

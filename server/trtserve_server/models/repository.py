@@ -7,28 +7,39 @@ REPOSITORY/NAME/VERSION/model.onnx             VERSION is a whole number above 0
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trtserve_engines.config import ConfigError
 from trtserve_server.config import ModelConfig, ServerConfig
+from trtserve_server.models.fingerprint import Fingerprint, fingerprint, folder_fingerprint
 from trtserve_server.options import as_mapping, build, merged
 from trtserve_server.pbtxt import read_pbtxt
 
 CONFIG_FILES = ("model.toml", "config.pbtxt")
+DATA_FOLDER = "warmup"
+"""Where in a model's folder files of warm-up data lie, as at Triton."""
 
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """One version to be served: its file, or the `problem` that keeps it from being loaded."""
+    """One version to be served: its file, or the `problem` that keeps it from being loaded.
+
+    Equal ones are made of the same configuration and, as far as `content` tells, of the same files.
+    """
 
     name: str
     version: str
     path: Path
     config: ModelConfig
     problem: str = ""
+    content: Fingerprint = ()
+
+
+Found = dict[str, list[ModelVersion]]
+"""The versions to be served of each model, by its name."""
 
 
 def find_models(config: ServerConfig) -> list[ModelVersion]:
@@ -36,21 +47,51 @@ def find_models(config: ServerConfig) -> list[ModelVersion]:
 
     What is wrong with one model is that model's `problem`, with version "" where no version could be told.
     """
-    defaults = {"batching": as_mapping(config.batching), "onnxruntime": as_mapping(config.onnxruntime)}
-    found: dict[str, list[ModelVersion]] = {}
-    for folder in _repository_folders(config.model_repository):
-        _add(found, folder.name, folder, _versions_in_folder(folder, defaults))
+    check_files(config)
+    return [version for versions in scan(config).values() for version in versions]
+
+
+def check_files(config: ServerConfig) -> None:
+    """Raises ConfigError where a model file does not exist: at the start that is a mistake, later it is gone."""
     for file in map(Path, config.model):
         if not file.exists():
             raise ConfigError(f"model file {str(file)!r} does not exist; wanted is the path of an ONNX file")
         if file.is_dir():
             raise ConfigError(f"model file {str(file)!r} is a folder; give a folder of models as --model-repository")
-        _add(found, file.stem, file, [ModelVersion(file.stem, "1", file, _config(defaults, file.stem))])
-    return [version for versions in found.values() for version in versions]
 
 
-def _repository_folders(repositories: Sequence[str]) -> list[Path]:
-    folders = []
+def scan(config: ServerConfig) -> Found:
+    """What is there now, by name. Raises ConfigError where a repository does not exist."""
+    return {name: _versions(name, paths, config) for name, paths in _places(config).items()}
+
+
+def model_names(config: ServerConfig) -> list[str]:
+    """The names of all models on disk. Raises ConfigError."""
+    return list(_places(config))
+
+
+def find_model(config: ServerConfig, name: str, values: Mapping[str, Any] | None = None) -> list[ModelVersion]:
+    """The versions of one model, none where there is no such model; `values` stand in for its configuration file.
+
+    Raises ConfigError where a repository does not exist or `values` make no configuration.
+    """
+    paths = _places(config).get(name)
+    if values is not None:
+        _config(config, name, values)  # a mistake in what was given is not the model's problem
+    return _versions(name, paths, config, values) if paths else []
+
+
+def _places(config: ServerConfig) -> dict[str, list[Path]]:
+    """The folders and files of each model, by its name: one, unless several models have that name."""
+    places: dict[str, list[Path]] = {}
+    for folder in _repository_folders(config.model_repository):
+        places.setdefault(_text(folder.name), []).append(folder)
+    for file in filter(Path.is_file, map(Path, config.model)):
+        places.setdefault(_text(file.stem), []).append(file)
+    return places
+
+
+def _repository_folders(repositories: Sequence[str]) -> Iterator[Path]:
     for repository in map(Path, repositories):
         if not repository.is_dir():
             what = "is not a folder" if repository.exists() else "does not exist"
@@ -58,22 +99,25 @@ def _repository_folders(repositories: Sequence[str]) -> list[Path]:
                 f"model repository {str(repository)!r} {what}; wanted is a folder of NAME/VERSION/model.onnx"
             )
         try:
-            folders += sorted(path for path in repository.iterdir() if path.is_dir() and path.name[0] not in "._")
+            yield from sorted(path for path in repository.iterdir() if path.is_dir() and path.name[0] not in "._")
         except OSError as error:
             raise ConfigError(f"model repository {str(repository)!r} cannot be read: {error.strerror}") from error
-    return folders
 
 
-def _add(found: dict[str, list[ModelVersion]], name: str, path: Path, versions: list[ModelVersion]) -> None:
-    shown = _text(name)
-    if shown != name:
-        problem = f"its name, {shown!r}, is not UTF-8, as the names of models must be; rename it"
-        versions = [replace(versions[0], name=shown, version="", problem=problem)]
-    if shown in found:
-        problem = _text(f"two models are called {shown!r}: {found[shown][0].path} and {path}; rename one of them")
-        found[shown] = [replace(found[shown][0], version="", problem=problem)]
+def _versions(
+    name: str, paths: Sequence[Path], config: ServerConfig, values: Mapping[str, Any] | None = None
+) -> list[ModelVersion]:
+    path = paths[0]
+    if len(paths) > 1:
+        problem = _text(f"two models are called {name!r}: {path} and {paths[1]}; rename one of them")
+    elif name != (path.name if path.is_dir() else path.stem):
+        problem = f"its name, {name!r}, is not UTF-8, as the names of models must be; rename it"
     else:
-        found[shown] = versions
+        try:
+            return _versions_in_folder(path, config, values) if path.is_dir() else [_file_version(path, config, values)]
+        except ConfigError as error:
+            problem = str(error)
+    return [ModelVersion(name, "", path, _config(config, name), problem)]
 
 
 def _text(name: str) -> str:
@@ -81,32 +125,54 @@ def _text(name: str) -> str:
     return name.encode(errors="surrogateescape").decode(errors="replace")
 
 
-def _versions_in_folder(folder: Path, defaults: Mapping[str, Any]) -> list[ModelVersion]:
-    try:
-        config = read_model_config(folder, defaults)
-        numbers = _version_numbers(folder)
-        chosen = choose_versions(numbers, config.versions)
-    except ConfigError as error:
-        return [ModelVersion(folder.name, "", folder, _config(defaults, folder.name), problem=str(error))]
-    return [_version(folder, number, config) for number in chosen]
+def _file_version(file: Path, config: ServerConfig, values: Mapping[str, Any] | None) -> ModelVersion:
+    content: Fingerprint = ()
+    if config.model_control_mode != "none":
+        # Imported here because mistakes in a configuration are reported without ONNX's package.
+        from trtserve_engines.onnx_model import external_data_paths
+
+        content = fingerprint([file, *external_data_paths(file)])
+    return ModelVersion(file.stem, "1", file, _config(config, file.stem, values), content=content)
 
 
-def _version(folder: Path, number: int, config: ModelConfig) -> ModelVersion:
+def _versions_in_folder(folder: Path, config: ServerConfig, values: Mapping[str, Any] | None) -> list[ModelVersion]:
+    model_config = _folder_config(folder, config, values)
+    labels = [folder / tensor.label_filename for tensor in model_config.outputs if tensor.label_filename]
+    beside = fingerprint(labels) + (folder_fingerprint(folder / DATA_FOLDER) if model_config.warmup else ())
+    numbers = choose_versions(_version_numbers(folder), model_config.versions)
+    return [_version(folder, number, model_config, beside) for number in numbers]
+
+
+def _version(folder: Path, number: int, config: ModelConfig, beside: Fingerprint) -> ModelVersion:
     path = folder / str(number) / config.filename
     problem = "" if path.exists() else f"{path.parent} holds no {config.filename}; put the model there"
-    return ModelVersion(folder.name, str(number), path, config, problem)
+    content = beside + folder_fingerprint(path.parent)
+    return ModelVersion(folder.name, str(number), path, config, problem, content)
 
 
-def read_model_config(folder: Path, defaults: Mapping[str, Any]) -> ModelConfig:
-    """The configuration in a model's folder over `defaults`. Raises ConfigError."""
+def _folder_config(folder: Path, server: ServerConfig, values: Mapping[str, Any] | None) -> ModelConfig:
+    """The configuration in a model's folder, or in `values`, over the server's defaults. Raises ConfigError."""
+    if values is not None:
+        return _config(server, folder.name, values)
     files = [folder / name for name in CONFIG_FILES if (folder / name).exists()]
     if len(files) == 2:
         raise ConfigError(f"{folder} has both {CONFIG_FILES[0]} and {CONFIG_FILES[1]}; remove one of them")
-    values = _read_config_file(files[0]) if files else {}
-    source = str(files[0]) if files else str(folder)
-    config = build(ModelConfig, merged(defaults, {"name": folder.name}, values), source)
-    if config.name != folder.name:
-        raise ConfigError(f"{source}: the name is {config.name!r}, the folder's {folder.name!r}; make them the same")
+    if not files:
+        return _config(server, folder.name, source=str(folder))
+    return _config(server, folder.name, _read_config_file(files[0]), str(files[0]))
+
+
+def _config(
+    server: ServerConfig, name: str, values: Mapping[str, Any] | None = None, source: str = "configuration"
+) -> ModelConfig:
+    defaults = {
+        "batching": as_mapping(server.batching),
+        "onnxruntime": as_mapping(server.onnxruntime),
+        "run_timeout_s": server.run_timeout_s,
+    }
+    config = build(ModelConfig, merged(defaults, {"name": name}, values or {}), source)
+    if config.name != name:
+        raise ConfigError(f"{source}: the name is {config.name!r}, the folder's {name!r}; make them the same")
     return config
 
 
@@ -149,7 +215,3 @@ def _version_numbers(folder: Path) -> list[int]:
 
 def _read_config_file(path: Path) -> dict[str, Any]:
     return read_toml(path) if path.suffix == ".toml" else read_pbtxt(path)
-
-
-def _config(defaults: Mapping[str, Any], name: str) -> ModelConfig:
-    return build(ModelConfig, merged(defaults, {"name": name}), name)

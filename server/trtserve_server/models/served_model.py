@@ -12,6 +12,7 @@ from trtserve_engines.signature import DYNAMIC, Signature
 from trtserve_protos import dtypes
 from trtserve_server.config import BatchConfig, LevelConfig, ModelConfig
 from trtserve_server.errors import InvalidRequest, RequestError
+from trtserve_server.models.effective import EffectiveConfig, effective_config
 from trtserve_server.models.instance_group import InstanceGroup, Ready
 from trtserve_server.models.loader import LoadedModel
 from trtserve_server.request import BatchKey, InferRequest
@@ -25,12 +26,15 @@ from trtserve_server.statistics import ModelStatistics
 class ServedModel:
     """One version of one model. All methods belong to the scheduling thread, but `close`."""
 
+    parts: Sequence[str] = ()
+    """The names of the models that this one is composed of: it is a single one."""
+
     def __init__(self, loaded: LoadedModel, host: Host) -> None:
         self._loaded = loaded
         self._engine = loaded.engine
         self.name = loaded.source.name
         self.version = loaded.source.version
-        self.signature: Signature = loaded.engine.signature
+        self.signature: Signature = loaded.signature
         self.statistics = ModelStatistics()
         self._one_key = all(DYNAMIC not in spec.shape[1:] for spec in self.signature.inputs)
         self.batcher = Batcher(self.name, _batcher_options(loaded), host.reactor, self.statistics, host.budget)
@@ -40,6 +44,11 @@ class ServedModel:
     def config(self) -> ModelConfig:
         """The configuration that the model was loaded with."""
         return self._loaded.source.config
+
+    @property
+    def effective(self) -> EffectiveConfig:
+        """The configuration in force, completed from the graph and the server."""
+        return effective_config(self._loaded)
 
     @property
     def backend(self) -> str:
@@ -81,6 +90,10 @@ class ServedModel:
         """Seconds that loading took, without warm-up."""
         return self._loaded.load_s
 
+    def on_broken(self, call: Callable[[str], None]) -> None:
+        """Has `call` told the reason once nothing is left that could run the model."""
+        self._instances.on_broken = call
+
     def start(self, on_ready: Ready) -> None:
         """Starts the instances; `on_ready` gets None once all are warm, or the first failure."""
         self._instances.start(on_ready)
@@ -90,7 +103,7 @@ class ServedModel:
         try:
             self.signature.check(inputs, _wire_name)
         except SignatureError as error:
-            raise InvalidRequest(f"model {self.name!r}: {error}") from None
+            raise InvalidRequest(f"model {self.name!r}: {error}{self._dimensions_hint(inputs)}") from None
         if not self.max_batch_size:
             return 1, ()
         # Where only the rows can differ, all requests can share a batch.
@@ -120,6 +133,16 @@ class ServedModel:
     def close(self, timeout_s: float) -> bool:
         """Waits for the instances' end and frees the engine; False where one still runs. From any thread, blocking."""
         return self._instances.close(timeout_s)
+
+    def _dimensions_hint(self, inputs: Mapping[str, np.ndarray]) -> str:
+        """What to do about an input that has too many or too few dimensions; "" where that is not what is wrong."""
+        specs = self.signature.input_by_name
+        for name, array in inputs.items():
+            if name in specs and len(array.shape) != len(specs[name].shape):
+                if self.max_batch_size:
+                    return "; the first dimension counts rows: give it to every input, 1 for a single row, or to none"
+                return "; the model is not batched: send its inputs in the shape of the graph"
+        return ""
 
     def _rows(self, inputs: Mapping[str, np.ndarray]) -> int:
         counts = {name: len(array) for name, array in inputs.items()}

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from trtserve_engines.signature import TensorSpec
 from trtserve_protos import dtypes, oip
-from trtserve_server.config import BatchConfig, LevelConfig
+from trtserve_server.config import RANDOM, ZERO, BatchConfig, LevelConfig, TensorConfig, WarmupConfig
 from trtserve_server.models.served_model import ServedModel
+from trtserve_server.pbtxt import BATCHING_REASON, GRAPH_LEVELS, parameters_of
 from trtserve_server.statistics import Phases
 
 if TYPE_CHECKING:
-    from trtserve_protos.oip import ModelConfig, ModelMetadataResponse, ModelQueuePolicy, ModelStatistics
+    from trtserve_protos.oip import ModelConfig, ModelMetadataResponse, ModelQueuePolicy, ModelStatistics, ModelWarmup
 
 PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}
 """Triton's names of the backends."""
@@ -36,37 +36,71 @@ def model_metadata(model: ServedModel, versions: Sequence[str]) -> ModelMetadata
 
 
 def model_config(model: ServedModel) -> ModelConfig:
-    """The effective configuration, completed from the graph."""
+    """The effective configuration, completed from the graph; read as a config.pbtxt it gives the same again."""
+    effective = model.effective.config
     config = oip.ModelConfig(
         name=model.name,
         platform=PLATFORMS.get(model.backend, model.backend),
         backend=model.backend,
         max_batch_size=model.max_batch_size,
-        default_model_filename=model.config.filename,
+        default_model_filename=effective.filename,
     )
-    labels = {tensor.name: tensor.label_filename for tensor in model.config.outputs}
-    for spec in model.signature.inputs:
-        config.input.add(name=spec.name, data_type=_data_type(spec), dims=_dims(spec, model))
-    for spec in model.signature.outputs:
+    _fill_version_policy(config, effective.versions)
+    for tensor in effective.inputs:
+        config.input.add(name=tensor.name, data_type=_data_type(tensor), dims=tensor.dims)
+    for tensor in effective.outputs:
         config.output.add(
-            name=spec.name,
-            data_type=_data_type(spec),
-            dims=_dims(spec, model),
-            label_filename=labels.get(spec.name, ""),
+            name=tensor.name,
+            data_type=_data_type(tensor),
+            dims=tensor.dims,
+            label_filename=tensor.label_filename,
         )
     kind = "KIND_GPU" if model.device.startswith("gpu") else "KIND_CPU"
-    config.instance_group.add(name=f"{model.name}_0", count=model.instances, kind=kind)
+    config.instance_group.add(name=f"{model.name}_0", count=effective.instances, kind=kind)
     if model.max_batch_size:
-        batching = model.config.batching
+        batching = effective.batching
         config.dynamic_batching.preferred_batch_size.extend(batching.preferred_batch_sizes)
         config.dynamic_batching.max_queue_delay_microseconds = batching.max_queue_delay_us
         config.dynamic_batching.priority_levels = batching.priority_levels
         config.dynamic_batching.default_priority_level = batching.default_priority_level
         _fill_queue_policy(config.dynamic_batching.default_queue_policy, batching)
-        for level in model.config.levels:
+        for level in effective.levels:
             _fill_queue_policy(config.dynamic_batching.priority_queue_policy[level.level], level)
-    config.parameters["batching_reason"].string_value = model.batching_reason
+    if effective.warmup_runs:
+        config.model_warmup.add(name="made-up inputs", count=effective.warmup_runs)
+    for warmup in effective.warmup:
+        _fill_warmup(config.model_warmup.add(), warmup)
+    levels = {name: level for level, name in GRAPH_LEVELS.items()}
+    config.optimization.graph.level = levels[effective.onnxruntime.graph_optimization_level]
+    for name, value in parameters_of(effective.onnxruntime).items():
+        config.parameters[name].string_value = value
+    config.parameters[BATCHING_REASON].string_value = model.batching_reason
     return config
+
+
+def _fill_warmup(message: ModelWarmup, warmup: WarmupConfig) -> None:
+    message.name, message.batch_size, message.count = warmup.name, warmup.batch_size, warmup.count
+    for tensor in warmup.inputs:
+        value = message.inputs[tensor.name]
+        value.dims.extend(tensor.dims or ())
+        if tensor.datatype:
+            value.MergeFrom(oip.ModelWarmup.Input(data_type=dtypes.from_name(tensor.datatype).config_name))
+        if tensor.data == ZERO:
+            value.zero_data = True
+        elif tensor.data == RANDOM:
+            value.random_data = True
+        else:
+            value.input_data_file = tensor.data
+
+
+def _fill_version_policy(config: ModelConfig, versions: str) -> None:
+    kind, _, count = versions.partition(":")
+    if kind == "latest":
+        config.version_policy.latest.num_versions = int(count or 1)
+    elif versions == "all":
+        config.version_policy.all.SetInParent()
+    else:
+        config.version_policy.specific.versions.extend(int(number) for number in versions.split(","))
 
 
 def model_statistics(model: ServedModel) -> ModelStatistics:
@@ -104,9 +138,5 @@ def _fill_phases(message: object, phases: Phases) -> None:
         duration.ns = getattr(phases, "compute_ns" if name == "infer" else f"{name}_ns")
 
 
-def _dims(spec: TensorSpec, model: ServedModel) -> Sequence[int]:
-    return spec.shape[1:] if model.max_batch_size else spec.shape
-
-
-def _data_type(spec: TensorSpec) -> str:
-    return dtypes.from_numpy(spec.dtype).config_name
+def _data_type(tensor: TensorConfig) -> str:
+    return dtypes.from_name(tensor.datatype).config_name

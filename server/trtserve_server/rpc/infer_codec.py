@@ -15,8 +15,11 @@ from trtserve_server.errors import InvalidRequest, NotSupported
 from trtserve_server.models.registry import Registry
 from trtserve_server.models.served_model import ServedModel
 from trtserve_server.request import Complete, InferRequest, InferResponse
+from trtserve_server.rpc.batch_dimension import as_model, extra_dimensions
 from trtserve_server.rpc.classification import classify
-from trtserve_server.rpc.infer_plan import InferPlan, PlannedInput, PlannedOutput, Raw, response_header
+from trtserve_server.rpc.custom_parameters import custom_parameters
+from trtserve_server.rpc.infer_plan import InferPlan, PlannedInput, PlannedOutput, Raw
+from trtserve_server.tracing import Tracer
 
 if TYPE_CHECKING:
     from trtserve_protos.oip import InferParameter, ModelInferRequest
@@ -27,10 +30,11 @@ _LARGEST = 2**63 - 1
 
 
 class InferCodec:
-    """Decodes requests for the models of `registry`, with a plan per distinct header."""
+    """Decodes requests for the models of `registry`, with a plan per distinct header; `tracer` may record some."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, tracer: Tracer) -> None:
         self._registry = registry
+        self._tracer = tracer
         self._plans: dict[bytes, InferPlan] = {}
         self._generation = registry.generation
 
@@ -49,6 +53,9 @@ class InferCodec:
             plan, arrays = self._make_plan(parts)
         else:
             arrays = plan.arrays(parts.raw)
+        if self._tracer.active:
+            model = plan.model
+            complete = self._tracer.traced((model.name, model.version), parts.id, arrays, now, complete)
         return plan, plan.request(arrays, complete, now, time_left_s, size)
 
     def encode(self, plan: InferPlan, response: InferResponse, request_id: str) -> list[Any]:
@@ -56,7 +63,7 @@ class InferCodec:
         if plan.raw_form and not plan.outputs:
             return plan.raw_response(response, request_id)
         arrays = _requested(plan, response)
-        header = response_header(plan.model, arrays)
+        header = plan.header(arrays)
         header.id = request_id
         if plan.raw_form or not all(has_contents(dtypes.from_numpy(array.dtype)) for array in arrays.values()):
             raw = [raw_from_array(array) for array in arrays.values()]
@@ -69,14 +76,19 @@ class InferCodec:
         message = wire.parse_infer_request(parts.header)
         model = self._registry.find(message.model_name, message.model_version)
         arrays = _inputs(message, parts.raw)
+        extra = extra_dimensions(model, arrays)
+        if extra:
+            arrays = {name: array.reshape(as_model(array.shape, extra)) for name, array in arrays.items()}
         priority, wait_limit_s = _scheduling(message, model)
         plan = InferPlan(
             model,
-            [_planned_input(tensor) for tensor in message.inputs],
+            [_planned_input(tensor, extra) for tensor in message.inputs],
             _outputs(message, model),
             raw_form=bool(parts.raw),
             priority=priority,
             wait_limit_s=wait_limit_s,
+            extra_dimensions=extra,
+            parameters=custom_parameters(message.parameters),
         )
         plan.rows, plan.batch_key = model.check(arrays)
         strings = any(array.dtype.kind == "O" for array in arrays.values())  # their content is checked every time
@@ -87,12 +99,12 @@ class InferCodec:
         return plan, arrays
 
 
-def _planned_input(tensor: Any) -> PlannedInput:
+def _planned_input(tensor: Any, extra: int) -> PlannedInput:
     datatype = dtypes.from_name(tensor.datatype)
     shape = tuple(tensor.shape)
     # Of BOOL bytes the values have to be checked, so their size alone does not make them valid.
     size = math.prod(shape) * datatype.item_size if datatype.item_size and datatype.name != "BOOL" else -1
-    return PlannedInput(tensor.name, datatype, shape, size)
+    return PlannedInput(tensor.name, datatype, as_model(shape, extra), size)
 
 
 def _inputs(message: ModelInferRequest, raw: Sequence[Raw]) -> dict[str, np.ndarray]:
@@ -149,14 +161,15 @@ def _outputs(message: ModelInferRequest, model: ServedModel) -> list[PlannedOutp
 
 
 def _requested(plan: InferPlan, response: InferResponse) -> Mapping[str, np.ndarray]:
+    outputs = plan.outputs_of(response)
     if not plan.outputs:
-        return response.outputs
+        return outputs
+    batched = plan.model.max_batch_size > 0 and not plan.extra_dimensions
     arrays = {}
     for name, classes in plan.outputs:
-        array = response.outputs[name]
+        array = outputs[name]
         if classes:
-            labels = plan.model.labels.get(name, ())
-            array = classify(array, classes, labels, batched=plan.model.max_batch_size > 0)
+            array = classify(array, classes, plan.model.labels.get(name, ()), batched=batched)
         arrays[name] = array
     return arrays
 

@@ -19,9 +19,10 @@ from trtserve_protos.tensors import array_from_raw, raw_from_array
 from trtserve_server.errors import InvalidRequest
 from trtserve_server.models.served_model import ServedModel
 from trtserve_server.request import BatchKey, Complete, InferRequest, InferResponse
+from trtserve_server.rpc.batch_dimension import as_request
 
 if TYPE_CHECKING:
-    from trtserve_protos.oip import ModelInferResponse
+    from trtserve_protos.oip import InferParameter, ModelInferResponse
 
 Raw = bytes | memoryview
 
@@ -47,7 +48,19 @@ class PlannedOutput(NamedTuple):
 class InferPlan:
     """All that requests with the same header have in common."""
 
-    __slots__ = ("_heads", "batch_key", "inputs", "model", "outputs", "priority", "raw_form", "rows", "wait_limit_s")
+    __slots__ = (
+        "_heads",
+        "batch_key",
+        "extra_dimensions",
+        "inputs",
+        "model",
+        "outputs",
+        "parameters",
+        "priority",
+        "raw_form",
+        "rows",
+        "wait_limit_s",
+    )
 
     def __init__(
         self,
@@ -58,6 +71,8 @@ class InferPlan:
         raw_form: bool,
         priority: int = 0,
         wait_limit_s: float = math.inf,
+        extra_dimensions: int = 0,
+        parameters: Mapping[str, InferParameter] | None = None,
     ) -> None:
         self.model = model
         self.inputs = inputs
@@ -65,6 +80,8 @@ class InferPlan:
         self.raw_form = raw_form
         self.priority = priority
         self.wait_limit_s = wait_limit_s
+        self.extra_dimensions = extra_dimensions
+        self.parameters = parameters or {}
         self.rows = 1
         self.batch_key: BatchKey = ()
         self._heads: dict[tuple[tuple[int, ...], ...], list[bytes]] = {}
@@ -101,9 +118,22 @@ class InferPlan:
         request.batch_key = self.batch_key
         return request
 
+    def outputs_of(self, response: InferResponse) -> Mapping[str, np.ndarray]:
+        """All outputs, with a batch dimension where the request had one."""
+        return as_request(response.outputs, self.extra_dimensions) if self.extra_dimensions else response.outputs
+
+    def header(self, arrays: Mapping[str, np.ndarray]) -> ModelInferResponse:
+        """A response with the names, datatypes and shapes of `arrays`, without their content."""
+        header = oip.ModelInferResponse(model_name=self.model.name, model_version=self.model.version)
+        for key, value in self.parameters.items():
+            header.parameters[key].CopyFrom(value)
+        for name, array in arrays.items():
+            header.outputs.add(name=name, datatype=dtypes.from_numpy(array.dtype).name, shape=array.shape)
+        return header
+
     def raw_response(self, response: InferResponse, request_id: str) -> list[Raw | np.ndarray]:
         """The pieces of the response message when every output is asked for as it is, in raw form."""
-        outputs = response.outputs
+        outputs = self.outputs_of(response)
         shapes = tuple([array.shape for array in outputs.values()])
         heads = self._heads.get(shapes)
         if heads is None:
@@ -122,7 +152,7 @@ class InferPlan:
 
     def _remember_heads(self, shapes: tuple[tuple[int, ...], ...], outputs: Mapping[str, np.ndarray]) -> list[bytes]:
         """The header for outputs of these shapes, and what stands before each tensor; "" where its size may differ."""
-        heads = [response_header(self.model, outputs).SerializeToString()]
+        heads = [self.header(outputs).SerializeToString()]
         for array in outputs.values():
             fixed = dtypes.from_numpy(array.dtype).item_size
             heads.append(wire.entry_head(wire.RESPONSE_RAW_FIELD, array.size * fixed) if fixed else b"")
@@ -130,14 +160,6 @@ class InferPlan:
             self._heads.clear()
         self._heads[shapes] = heads
         return heads
-
-
-def response_header(model: ServedModel, arrays: Mapping[str, np.ndarray]) -> ModelInferResponse:
-    """A response with the names, datatypes and shapes of `arrays`, without their content."""
-    header = oip.ModelInferResponse(model_name=model.name, model_version=model.version)
-    for name, array in arrays.items():
-        header.outputs.add(name=name, datatype=dtypes.from_numpy(array.dtype).name, shape=array.shape)
-    return header
 
 
 def _checked_array(name: str, data: Raw, datatype: DataType, shape: tuple[int, ...]) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -16,9 +16,10 @@ from trtserve_server.errors import RequestError, ServerStopping
 from trtserve_server.models.registry import Registry, State
 from trtserve_server.request import Outcome
 from trtserve_server.rpc import describe
-from trtserve_server.rpc.handlers import Context, generic_handler
+from trtserve_server.rpc.handlers import Context, MessageCall, generic_handler
 from trtserve_server.rpc.infer_codec import InferCodec
 from trtserve_server.rpc.stream import InferStream
+from trtserve_server.tracing import Tracer
 
 if TYPE_CHECKING:
     from trtserve_protos.oip import (
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
         ModelReadyResponse,
         ModelStatisticsRequest,
         ModelStatisticsResponse,
-        RepositoryIndexRequest,
-        RepositoryIndexResponse,
         ServerLiveRequest,
         ServerLiveResponse,
         ServerMetadataRequest,
@@ -40,16 +39,38 @@ if TYPE_CHECKING:
         ServerReadyResponse,
     )
 
-EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "parameters", "statistics")
-"""Triton's names of what is implemented here; nothing that is not."""
+EXTENSIONS = (
+    "classification",
+    "model_repository",
+    "schedule_policy",
+    "model_configuration",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+    "trace",
+    "logging",
+)
+"""Triton's names of what is implemented here, in its order; nothing that is not."""
 
 
 class OipService:
-    """The calls of inference.GRPCInferenceService. `is_ready` says whether the server as a whole serves."""
+    """The calls of inference.GRPCInferenceService; `messages` holds those that live in files of their own.
 
-    def __init__(self, registry: Registry, is_ready: Callable[[], bool], stream_window: int) -> None:
+    `is_ready` says whether the server as a whole serves.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        is_ready: Callable[[], bool],
+        stream_window: int,
+        *,
+        tracer: Tracer,
+        messages: Mapping[str, MessageCall],
+    ) -> None:
         self._registry = registry
-        self._codec = InferCodec(registry)
+        self._messages = messages
+        self._codec = InferCodec(registry, tracer)
         self._is_ready = is_ready
         self._stream_window = stream_window
         self._streams: set[InferStream] = set()
@@ -70,7 +91,7 @@ class OipService:
                 "ModelMetadata": self.model_metadata,
                 "ModelConfig": self.model_config,
                 "ModelStatistics": self.model_statistics,
-                "RepositoryIndex": self.repository_index,
+                **self._messages,
             },
         )
 
@@ -147,16 +168,6 @@ class OipService:
                 if request.name in ("", model.name) and request.version in ("", model.version)
             ]
         )
-
-    async def repository_index(self, request: RepositoryIndexRequest, context: Context) -> RepositoryIndexResponse:
-        """Every model with its state, and the reason where it does not serve."""
-        response = oip.RepositoryIndexResponse()
-        for entry in self._registry.entries():
-            if entry.state is State.READY or not request.ready:
-                response.models.add(
-                    name=entry.name, version=entry.version, state=entry.state.value, reason=entry.reason
-                )
-        return response
 
 
 def _set(future: asyncio.Future[Outcome], outcome: Outcome) -> None:

@@ -15,6 +15,7 @@ import grpc.aio
 from trtserve_protos import oip, wire
 from trtserve_server.errors import RequestError, ServerStopping
 from trtserve_server.request import InferRequest, Outcome
+from trtserve_server.rpc.custom_parameters import FINAL_RESPONSE
 from trtserve_server.rpc.handlers import Context
 from trtserve_server.rpc.infer_codec import InferCodec
 from trtserve_server.rpc.infer_plan import InferPlan
@@ -126,7 +127,8 @@ class InferStream:
         try:
             if isinstance(outcome, RequestError):
                 raise outcome
-            self._queue(wire.stream_response(self._codec.encode(flight.plan, outcome, flight.id)))
+            pieces = self._codec.encode(flight.plan, outcome, flight.id)
+            self._queue(wire.stream_response([*pieces, FINAL_RESPONSE]))
         except Exception as error:
             self._fail(error, flight.id)
 
@@ -136,6 +138,7 @@ class InferStream:
             return
         _, details = status_of(error)
         response = oip.ModelStreamInferResponse(error_message=details)
+        response.infer_response.MergeFromString(FINAL_RESPONSE)
         response.infer_response.id = request_id
         self._queue(response.SerializeToString())
 

@@ -22,6 +22,7 @@ from trtserve_server.errors import (
     ServerStopping,
 )
 from trtserve_server.request import BatchKey, BatchTiming, InferRequest
+from trtserve_server.scheduling.admission import MARGIN
 from trtserve_server.scheduling.batch import Batch, fail_batch, resolve, resolve_batch, row_problem
 from trtserve_server.scheduling.budget import ByteBudget
 from trtserve_server.scheduling.forecast import Forecast
@@ -267,7 +268,9 @@ class Batcher:
 
     def _send(self, instance: Instance, decision: Dispatch, now: float, key: BatchKey | None = None) -> bool:
         """Cuts a batch and hands it over; False where all that it would have held was too late."""
-        requests, late = self._queue.take(decision.rows, key, ends=now + self._forecast.run_s(decision.rows, now))
+        requests, late = self._queue.take(
+            decision.rows, key, ends=now + self._forecast.run_s(decision.rows, now) * MARGIN
+        )
         for request in late:
             left_ms = (request.deadline - now) * 1e3
             self._drop(request, f"its turn came with {left_ms:.3g} ms left, too little for the run of the model")

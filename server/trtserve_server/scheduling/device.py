@@ -10,6 +10,9 @@ from collections.abc import Callable, Sequence
 
 from trtserve_server.scheduling.reactor import Reactor
 
+_CALMS_BY = 0.3
+"""Of the way from the number of batches that ran side by side to the number that does now, at each start."""
+
 
 class Share:
     """One model's part in a device. `wake` is called when the model waits for the device and may use it."""
@@ -32,6 +35,7 @@ class Device:
         self._max_running = max_running
         self._cores = cores
         self._busy_cores = 0
+        self._crowd = 1.0
         self._waiting: set[Share] = set()
         self._waking = False
         self._floor_s = 0.0
@@ -47,10 +51,10 @@ class Device:
     def threads(self, choices: Sequence[int]) -> int:
         """The number of threads for a batch that starts now, of those that the engine offers, in rising order.
 
-        All free cores where nothing else runs, else one share of them.
+        All cores where batches have come one at a time, else an equal part of them, and never more than are free.
         """
-        free = max(1, self._cores - self._busy_cores)
-        return max((number for number in choices if number <= free), default=choices[0])
+        part = min(self._cores / round(self._crowd), self._cores - self._busy_cores)
+        return max((number for number in choices if number <= part), default=choices[0])
 
     def start(self, share: Share, threads: int) -> None:
         """Counts in a batch with so many threads of its own; 0 where the engine looks after them."""
@@ -60,6 +64,7 @@ class Device:
         self._floor_s = max(self._floor_s, share.used_s)
         share.running += 1
         self.running += 1
+        self._crowd = max(self.running, self._crowd - _CALMS_BY * (self._crowd - self.running))
         self._busy_cores += threads
 
     def end(self, share: Share, threads: int, seconds: float) -> None:

@@ -7,8 +7,8 @@ from collections import deque
 _RUNS = 8
 """Runs that are remembered of each size. The least counts, so that one slow run does not pass for the model's pace."""
 
-_WEIGHT = 0.2
-"""Of the newest measurement in the mean time per row."""
+_MEMORY_RUNS = 4.0
+"""The time per row is taken over about so many runs: instances that start together end together, with gaps between."""
 
 
 class Pace:
@@ -17,9 +17,10 @@ class Pace:
     def __init__(self) -> None:
         self._runs: dict[int, deque[float]] = {}
         self._least: dict[int, float] = {}
+        # Seconds with requests waiting, and the rows that were run in them; what is long past counts little.
         self._backlog_from: float | None = None
-        self.row_s = 0.0
-        """Mean time per row while requests wait, over all instances."""
+        self._backlog_s = 0.0
+        self._backlog_rows = 0.0
         self.last = 0.0
         """When the last batch ended."""
 
@@ -32,10 +33,18 @@ class Pace:
         runs.append(ended - started)
         self._least[size] = min(runs)
         if self._backlog_from is not None:
-            row_s = (ended - self._backlog_from) / rows
-            self.row_s += _WEIGHT * (row_s - self.row_s) if self.row_s else row_s
+            passed_s = max(0.0, ended - self._backlog_from)
+            memory_s = _MEMORY_RUNS * (ended - started)
+            kept = memory_s / (memory_s + passed_s) if memory_s else 0.0
+            self._backlog_s = kept * self._backlog_s + passed_s
+            self._backlog_rows = kept * self._backlog_rows + rows
         self._backlog_from = ended if waiting else None
         self.last = ended
+
+    @property
+    def row_s(self) -> float:
+        """Time per row while requests wait, over all instances."""
+        return self._backlog_s / self._backlog_rows if self._backlog_rows else 0.0
 
     def run_s(self, rows: int) -> float:
         """The least that a recent run of about `rows` rows took, or of fewer where none had as many."""

@@ -269,7 +269,13 @@ def test_a_cut_batch_says_why_at_debug(caplog):
 
 steps = st.lists(
     st.one_of(
-        st.tuples(st.just("submit"), st.integers(1, 4), st.sampled_from([0.5, 2.0, math.inf]), st.integers(0, 1)),
+        st.tuples(
+            st.just("submit"),
+            st.integers(1, 4),
+            st.sampled_from([0.5, 2.0, math.inf]),
+            st.integers(0, 1),
+            st.integers(0, 2),
+        ),
         st.tuples(st.just("cancel"), st.integers(0, 50)),
         st.tuples(st.just("finish"), st.integers(0, 2)),
         st.tuples(st.just("fail"), st.integers(0, 2)),
@@ -282,13 +288,14 @@ steps = st.lists(
 @settings(max_examples=150, deadline=None)
 @given(steps, st.sampled_from([0.0, 0.3]), st.integers(1, 3))
 def test_every_request_is_completed_exactly_once_and_right(script, delay_s, instances):
-    """No request is lost, none is answered twice, none is split, no batch is too large, and work is conserved."""
+    """No request is lost, answered twice or split, no batch is too large, work is conserved, order is kept."""
     rig = Rig(max_rows=4, delay_s=delay_s, instances=instances, max_queue_size=20)
     requests = {}
     for step in script:
         if step[0] == "submit":
             value = len(requests)
-            requests[value] = rig.submit(value, rows=step[1], deadline=rig.reactor.now() + step[2], key=((step[3],),))
+            deadline = rig.reactor.now() + step[2]
+            requests[value] = rig.submit(value, rows=step[1], deadline=deadline, key=((step[3],),), priority=step[4])
             rig.reactor.run()
         elif step[0] == "cancel" and requests:
             rig.batcher.cancel(requests[step[1] % len(requests)])
@@ -310,6 +317,19 @@ def test_every_request_is_completed_exactly_once_and_right(script, delay_s, inst
             assert batch.rows <= 4
             assert len({request.batch_key for request in batch.requests}) == 1
     assert rig.batcher.waiting == rig.batcher.running == 0
+    assert rig.host.budget.held == 0
+    assert_order_is_kept(rig, list(requests.values()))
+
+
+def assert_order_is_kept(rig, arrivals):
+    """Of requests alike in shape, priority and deadline, none is run before one that came earlier."""
+    latest = {}
+    for batch in rig.reactor.runs:
+        for request in batch.requests:
+            alike = (request.batch_key, request.level, request.deadline)
+            place = arrivals.index(request)
+            assert place > latest.get(alike, -1)
+            latest[alike] = place
 
 
 def finish_all(rig):

@@ -300,11 +300,6 @@ def test_a_lone_run_gets_all_cores_and_one_beside_another_gets_one():
     rig.submit(2)
     rig.reactor.run()
     assert [instance.batch.threads for instance in reversed(rig.instances)] == [4, 1]
-    for instance in rig.instances:
-        instance.finish()
-    rig.submit(3)
-    rig.reactor.run()
-    assert [instance.batch.threads for instance in rig.instances if instance.batch] == [4]
 
 
 def test_models_on_one_device_take_turns_where_its_limit_is_reached():

@@ -89,17 +89,42 @@ def test_a_model_that_no_longer_wants_its_turn_lets_the_next_one_go():
 @pytest.mark.parametrize(
     ("cores", "busy", "choices", "threads"),
     [
-        (8, 0, (1, 2, 8), 8),
-        (8, 8, (1, 2, 8), 1),
-        (8, 1, (1, 2, 8), 2),
-        (8, 5, (1, 2, 8), 2),
-        (8, 7, (1, 2, 8), 1),
+        (8, 8, (1, 2, 4, 8), 1),
+        (8, 1, (1, 2, 4, 8), 4),
+        (8, 5, (1, 2, 4, 8), 2),
+        (8, 7, (1, 2, 4, 8), 1),
         (2, 0, (1, 2), 2),
         (2, 1, (1, 2), 1),
         (2, 9, (1, 2), 1),
     ],
 )
-def test_a_run_gets_the_cores_that_are_free(cores, busy, choices, threads):
+def test_a_run_beside_another_gets_cores_that_are_free(cores, busy, choices, threads):
     device = Device("cpu", ManualReactor(), cores=cores)
     device.start(Share(lambda: None), busy)
     assert device.threads(choices) == threads
+
+
+def crowd_of(device, size):
+    share = Share(lambda: None)
+    for _ in range(size):
+        device.start(share, 0)
+    for _ in range(size):
+        device.end(share, 0, 1.0)
+
+
+@pytest.mark.parametrize(("crowd", "threads"), [(1, 8), (2, 4), (3, 2), (4, 2), (8, 1), (99, 1)])
+def test_after_a_crowd_a_run_gets_the_part_that_it_would_have_had_in_it(crowd, threads):
+    device = Device("cpu", ManualReactor(), cores=8)
+    crowd_of(device, crowd)
+    assert device.threads((1, 2, 4, 8)) == threads
+
+
+def test_a_lone_run_gets_all_cores_again_when_the_crowd_is_gone():
+    device = Device("cpu", ManualReactor(), cores=2)
+    crowd_of(device, 2)
+    given = []
+    for _ in range(20):
+        given.append(device.threads((1, 2)))
+        crowd_of(device, 1)
+    assert given == sorted(given)
+    assert (given[0], given[-1]) == (1, 2)

@@ -92,7 +92,7 @@ def test_config_pbtxt_is_read_by_our_names(repository, caplog):
               default_queue_policy { max_queue_size: 7 default_timeout_microseconds: 500 timeout_action: DELAY }
               priority_queue_policy { key: 1 value { max_queue_size: 2 allow_timeout_override: true } }
             }
-            optimization { graph { level: 1 } }
+            optimization { eager_batching: true }
         """,
     )
     with caplog.at_level(logging.WARNING):
@@ -110,7 +110,7 @@ def test_config_pbtxt_is_read_by_our_names(repository, caplog):
     (level,) = config.levels
     assert (level.level, level.max_queue_size, level.timeout_action) == (1, 2, "reject")
     assert level.allow_timeout_override
-    assert "no effect here: optimization" in caplog.text
+    assert "no effect here: optimization.eager_batching (a batch is gathered" in caplog.text
 
 
 @pytest.mark.parametrize(

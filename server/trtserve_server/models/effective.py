@@ -1,0 +1,91 @@
+"""The configuration that is in force for a loaded model: what was configured, completed from the graph and the server.
+
+What is completed is told apart from what was said. Knows no wire format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from trtserve_engines.errors import EngineError
+from trtserve_engines.signature import TensorSpec
+from trtserve_protos import dtypes
+from trtserve_server.config import ModelConfig, ServerConfig, TensorConfig
+from trtserve_server.models.loader import LoadedModel, load_model
+from trtserve_server.models.repository import ModelVersion
+from trtserve_server.options import as_mapping, toml_text
+
+
+@dataclass(frozen=True)
+class EffectiveConfig:
+    """`completed` says of every field that was not configured, or not wholly, where its value comes from."""
+
+    config: ModelConfig
+    completed: Mapping[str, str]
+
+
+def effective_config(loaded: LoadedModel) -> EffectiveConfig:
+    """What is in force for `loaded`."""
+    given = loaded.source.config
+    inputs = _tensors(given.inputs, loaded.signature.inputs, loaded.max_batch_size)
+    outputs = _tensors(given.outputs, loaded.signature.outputs, loaded.max_batch_size)
+    config = replace(
+        given, max_batch_size=loaded.max_batch_size, inputs=inputs, outputs=outputs, instances=loaded.instances
+    )
+    completed = {}
+    if given.max_batch_size is None:
+        completed["max_batch_size"] = loaded.batching_reason
+    if given.inputs != inputs:
+        completed["inputs"] = "from the graph"
+    if given.outputs != outputs:
+        completed["outputs"] = "from the graph"
+    if not given.instances:
+        completed["instances"] = "the server's number"
+    return EffectiveConfig(config, completed)
+
+
+def effective_text(source: ModelVersion, server: ServerConfig) -> str:
+    """The configuration in force for one version as TOML, with a comment on every completed value.
+
+    Loads the model, because whether it can be batched is found by running it. Raises EngineError.
+    """
+    loaded = load_model(source, server)
+    try:
+        effective = effective_config(loaded)
+    finally:
+        loaded.engine.close()
+    lines = toml_text(as_mapping(effective.config)).splitlines()
+    end = next((number for number, line in enumerate(lines) if line.startswith("[")), len(lines))
+    marked = [_marked(line, effective.completed) for line in lines[:end]]
+    return "\n".join(marked + lines[end:])
+
+
+def described(source: ModelVersion, server: ServerConfig) -> str:
+    """The same, or why there is none, each line as a comment of TOML."""
+    label = f"# Model {source.name}, version {source.version or '-'}"
+    try:
+        text = effective_text(source, server)
+    except EngineError as error:
+        return f"{label}: {error}"
+    return "\n".join([f"{label}: {source.path}", *(f"#   {line}".rstrip() for line in text.splitlines())])
+
+
+def _marked(line: str, completed: Mapping[str, str]) -> str:
+    where = completed.get(line.partition(" = ")[0])
+    return f"{line}  # completed: {where}" if where else line
+
+
+def _tensors(
+    given: Sequence[TensorConfig], specs: Sequence[TensorSpec], max_batch_size: int
+) -> tuple[TensorConfig, ...]:
+    labels = {tensor.name: tensor.label_filename for tensor in given}
+    return tuple(
+        TensorConfig(
+            spec.name,
+            dtypes.from_numpy(spec.dtype).name,
+            spec.shape[1:] if max_batch_size else spec.shape,
+            labels.get(spec.name, ""),
+        )
+        for spec in specs
+    )

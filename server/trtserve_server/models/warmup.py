@@ -1,0 +1,79 @@
+"""Warm-up requests that a model's configuration gives: their tensors, checked against the model, and their runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trtserve_engines.config import ConfigError
+from trtserve_engines.engine import ExecutionContext
+from trtserve_engines.errors import ExecutionError, SignatureError
+from trtserve_engines.samples import sample_inputs
+from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
+from trtserve_protos import dtypes
+from trtserve_protos.errors import ProtocolError
+from trtserve_protos.tensors import array_from_raw
+from trtserve_server.config import RANDOM, ZERO, WarmupConfig, WarmupInput
+from trtserve_server.models.repository import DATA_FOLDER
+
+
+@dataclass(frozen=True)
+class WarmupRequest:
+    """Tensors that are run `count` times."""
+
+    name: str
+    inputs: Mapping[str, np.ndarray]
+    count: int
+
+    def run(self, context: ExecutionContext) -> None:
+        """Runs them. Raises ExecutionError that names the request."""
+        try:
+            for _ in range(self.count):
+                context.run([self.inputs])
+        except ExecutionError as error:
+            raise ExecutionError(f"the warm-up request {self.name!r} failed: {error}") from error
+
+
+def warmup_requests(
+    configs: Sequence[WarmupConfig], signature: Signature, max_batch_size: int, folder: Path
+) -> tuple[WarmupRequest, ...]:
+    """The requests for a model whose files lie in `folder`. Raises ConfigError where one does not fit the model."""
+    return tuple(_request(config, signature, max_batch_size, folder) for config in configs)
+
+
+def _request(config: WarmupConfig, signature: Signature, max_batch_size: int, folder: Path) -> WarmupRequest:
+    if config.batch_size > max(1, max_batch_size):
+        raise ConfigError(
+            f"warmup {config.name!r}: batch_size = {config.batch_size} is above max_batch_size = {max_batch_size}"
+        )
+    rows = (max(1, config.batch_size),) if max_batch_size else ()
+    specs = signature.input_by_name
+    try:
+        inputs = {tensor.name: _array(tensor, specs.get(tensor.name), rows, folder) for tensor in config.inputs}
+        signature.check(inputs, lambda dtype: dtypes.from_numpy(dtype).name)
+    except (SignatureError, ProtocolError) as error:
+        raise ConfigError(f"warmup {config.name!r}: {error}") from None
+    return WarmupRequest(config.name, inputs, config.count)
+
+
+def _array(tensor: WarmupInput, spec: TensorSpec | None, rows: tuple[int, ...], folder: Path) -> np.ndarray:
+    if spec is None:
+        raise ConfigError(f"the model has no input {tensor.name!r}")
+    datatype = dtypes.from_name(tensor.datatype) if tensor.datatype else dtypes.from_numpy(spec.dtype)
+    dims = spec.shape[len(rows) :] if tensor.dims is None else tensor.dims
+    if DYNAMIC in dims:
+        raise ConfigError(f"input {tensor.name!r} has dims {list(dims)}; wanted are those of one request, without -1")
+    shape = (*rows, *dims)
+    if tensor.data == RANDOM:
+        sample = Signature((TensorSpec(tensor.name, datatype.numpy, shape),), ())
+        return sample_inputs(sample)[tensor.name]
+    if tensor.data == ZERO:
+        return np.full(shape, b"", object) if datatype.numpy.kind == "O" else np.zeros(shape, datatype.numpy)
+    path = folder / DATA_FOLDER / tensor.data
+    try:
+        return array_from_raw(path.read_bytes(), datatype, shape)
+    except OSError as error:
+        raise ConfigError(f"input {tensor.name!r}: {path} cannot be read: {error.strerror}") from error

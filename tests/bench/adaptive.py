@@ -1,0 +1,70 @@
+"""Threads chosen per run, against every fixed setting of instances and threads, at several numbers of callers."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from tests.bench import servers
+from tests.bench.load import closed_loop, request
+from tests.bench.report import Ratio
+from tests.models import make_models
+from tests.models.transformer import transformer
+
+CONCURRENCY = (1, 2, 4, 8, 32)
+FIXED = ((1, 1), (1, 2), (2, 1), (2, 2))
+"""Instances and threads of each that the choice is held against, on two cores."""
+
+
+def run(folder: Path, rounds: int, seconds: float) -> Iterator[Ratio]:
+    """Both models, at each number of callers."""
+    random = np.random.default_rng(0)
+    image = random.standard_normal((1, 3, 64, 64)).astype(np.float32)
+    tokens = random.standard_normal((1, 64, 256)).astype(np.float32)
+    models = {
+        "convnet": (make_models.convnet(), request("convnet", "image", image)),
+        "transformer": (transformer(), request("transformer", "tokens", tokens)),
+    }
+    for name, (proto, data) in models.items():
+        path = make_models.save(proto, folder / f"{name}.onnx")
+        with ExitStack() as stack:
+            adaptive = stack.enter_context(servers.trtserve(str(path)))
+            fixed = {
+                setting: stack.enter_context(
+                    servers.trtserve(
+                        str(path), "--instances", str(setting[0]), "--onnxruntime-intra-op-threads", str(setting[1])
+                    )
+                )
+                for setting in FIXED
+            }
+            for concurrency in CONCURRENCY:
+                yield _compare(name, adaptive, fixed, data, concurrency, rounds, seconds)
+
+
+def _compare(
+    name: str,
+    adaptive: str,
+    fixed: dict[tuple[int, int], str],
+    data: bytes,
+    concurrency: int,
+    rounds: int,
+    seconds: float,
+) -> Ratio:
+    rates: dict[tuple[int, int] | None, list[float]] = {setting: [] for setting in (None, *fixed)}
+    for _ in range(rounds):
+        for setting, url in [(None, adaptive), *fixed.items()]:
+            rates[setting].append(closed_loop(url, data, concurrency, seconds).rate)
+    best = max(fixed, key=lambda setting: statistics.median(rates[setting]))
+    values = [one / other for one, other in zip(rates[None], rates[best], strict=True)]
+    others = ", ".join(f"{i}x{t} {statistics.median(rates[i, t]):.0f}" for i, t in fixed)
+    return Ratio(
+        f"{name}, {concurrency} callers: rate / best fixed setting",
+        values,
+        0.97,
+        True,
+        f"{statistics.median(rates[None]):.0f}/s; fixed, instances x threads: {others}",
+    )

@@ -1,0 +1,152 @@
+"""Too many requests, instances that hang or die: what callers are told, and that the rest is served."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+
+from tests.models import make_models
+from tests.support.oip_client import WAIT_S, arrays_of, infer_request
+from trtserve_protos.oip import ModelInferRequest
+from trtserve_server.config import BatchConfig
+from trtserve_server.models.instance_group import MAX_LOST
+
+Script = Callable[..., Any]
+
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+EXPIRED = grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def request(number: int, *, model: str = "m", **parameters: Any) -> ModelInferRequest:
+    """One row that holds its number."""
+    return infer_request(model, {"x": np.full((1, 4), number, np.float32)}, parameters=parameters)
+
+
+def number_of(future: Any) -> int:
+    """The number that was answered."""
+    return int(arrays_of(future.result(WAIT_S))["y"][0, 0])
+
+
+def pushback_ms(error: grpc.RpcError) -> int:
+    return int(dict(error.trailing_metadata())["grpc-retry-pushback-ms"])
+
+
+def test_a_full_queue_refuses_at_once_and_says_when_to_send_again(script: Script) -> None:
+    m = script(batching=BatchConfig(max_queue_size=2))
+    m.gate.shut()
+    futures = [m.client.future(request(0))]
+    m.gate.batch()
+    for number in (1, 2):
+        futures.append(m.client.future(request(number)))
+        m.wait_for_queue(number)
+    error = m.client.error("ModelInfer", request(3))
+    assert error.code() is UNAVAILABLE
+    assert pushback_ms(error) >= 1
+    m.gate.open()
+    assert [number_of(future) for future in futures] == [0, 1, 2]
+
+
+def test_the_memory_of_waiting_requests_is_bounded(script: Script) -> None:
+    large = infer_request("m", {"x": np.zeros((1, 1000), np.float32)})
+    m = script(proto=make_models.identity(), batching=BatchConfig(max_queue_bytes=5000))
+    m.gate.shut()
+    futures = [m.client.future(large)]
+    m.gate.batch()
+    futures.append(m.client.future(large))
+    m.wait_for_queue(1)
+    error = m.client.error("ModelInfer", large)
+    assert error.code() is UNAVAILABLE
+    assert "max_queue_bytes = 5000" in error.details()
+    m.gate.open()
+    for future in futures:
+        future.result(WAIT_S)
+
+
+def test_the_memory_of_requests_in_flight_is_bounded_over_all_models(script: Script, tmp_path: Path) -> None:
+    other = make_models.save(make_models.identity(), tmp_path / "other.onnx")
+    large = {"x": np.zeros((1, 1000), np.float32)}
+    m = script(proto=make_models.identity(), beside=[str(other)], max_inflight_bytes=5000)
+    m.gate.shut()
+    running = m.client.future(infer_request("m", large))
+    m.gate.batch()
+    error = m.client.error("ModelInfer", infer_request("other", large))
+    assert error.code() is UNAVAILABLE
+    assert "max_inflight_bytes = 5000" in error.details()
+    assert pushback_ms(error) >= 1
+    m.gate.open()
+    running.result(WAIT_S)
+    m.client.future(infer_request("other", large)).result(WAIT_S)
+
+
+def test_a_level_with_a_bound_refuses_alone(serve: Callable[..., Any], connect: Any, tmp_path: Path) -> None:
+    make_models.save(make_models.identity(), tmp_path / "m" / "1" / "model.onnx")
+    (tmp_path / "m" / "model.toml").write_text(
+        "levels = [{ level = 2, max_queue_size = 1, default_timeout_us = 500, timeout_action = 'delay' }]\n"
+        "[batching]\npriority_levels = 2\ndefault_priority_level = 2\n"
+    )
+    client = connect(serve(model_repository=(str(tmp_path),)))
+    batching = client.call("ModelConfig", name="m").config.dynamic_batching
+    assert (batching.priority_levels, batching.default_priority_level) == (2, 2)
+    policy = batching.priority_queue_policy[2]
+    assert (policy.max_queue_size, policy.default_timeout_microseconds, policy.timeout_action) == (1, 500, policy.DELAY)
+    assert number_of(client.future(request(1, priority=1))) == 1
+    assert number_of(client.future(request(2, priority=9))) == 2
+
+
+def test_an_instance_that_dies_fails_its_batch_alone_and_is_replaced(script: Script) -> None:
+    def fails(number: int) -> Exception | None:
+        if number == 1:
+            raise SystemExit("the model ends its thread")
+        return None
+
+    m = script(failure=lambda number: None)
+    m.gate.shut()
+    running = m.client.future(request(0))
+    held = m.gate.batch()
+    m.engine.failure = fails
+    waiting = [m.client.future(request(1))]
+    m.wait_for_queue(1)
+    m.gate.open()
+    held.release()
+    assert number_of(running) == 0
+    assert waiting[0].code() is grpc.StatusCode.INTERNAL
+    assert "SystemExit ended the thread" in waiting[0].details()
+    assert number_of(m.client.future(request(2))) == 2
+
+
+def test_a_run_that_hangs_fails_alone_and_its_instance_is_replaced(script: Script) -> None:
+    m = script(run_timeout_s=0.5)
+    m.gate.shut()
+    hanging = m.client.future(request(1))
+    m.gate.batch()
+    waiting = m.client.future(request(2))
+    assert hanging.code() is grpc.StatusCode.INTERNAL
+    assert "did not end within run_timeout_s = 0.5" in hanging.details()
+    m.gate.open()
+    assert number_of(waiting) == 2
+    assert number_of(m.client.future(request(3))) == 3
+
+
+def test_a_model_all_of_whose_instances_hang_again_and_again_is_unavailable_and_says_why(script: Script) -> None:
+    end = threading.Event()
+
+    def hangs_at_7(inputs: Any) -> dict[str, np.ndarray]:
+        if inputs["x"][0, 0] == 7:
+            end.wait(WAIT_S)
+        return {"y": inputs["x"].copy()}
+
+    m = script(compute=hangs_at_7, run_timeout_s=0.2, instances=1)
+    try:
+        codes = [m.client.error("ModelInfer", request(7)).code() for _ in range(MAX_LOST + 2)]
+        assert codes == [grpc.StatusCode.INTERNAL] * (MAX_LOST + 1) + [UNAVAILABLE]
+        assert "did not end within run_timeout_s" in m.client.error("ModelInfer", request(1)).details()
+        assert not m.client.call("ModelReady", name="m").ready
+        (entry,) = m.client.call("RepositoryIndex").models
+        assert (entry.state, "did not end within run_timeout_s" in entry.reason) == ("UNAVAILABLE", True)
+    finally:
+        end.set()
