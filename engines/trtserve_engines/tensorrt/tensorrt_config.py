@@ -6,9 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TypeVar
 
-from trtserve_engines.accuracy import Tolerance
 from trtserve_engines.tensorrt.build_config import BuildConfig
 from trtserve_engines.tensorrt.runtime_config import RuntimeConfig
+from trtserve_engines.tolerance import Tolerance
 
 Part = TypeVar("Part", BuildConfig, RuntimeConfig, Tolerance)
 
