@@ -29,6 +29,7 @@ class TensorRtEngine:
     """See Engine. TensorRT's own objects are made and freed on a thread of the engine's own."""
 
     backend = "tensorrt"
+    thread_choices: tuple[int, ...] = ()
 
     def __init__(self, thread: DeviceThread, parts: EngineParts) -> None:
         self._thread = thread
