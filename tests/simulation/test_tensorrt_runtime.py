@@ -209,6 +209,33 @@ def test_values_outside_the_profile_are_refused(gpu):
         context.run([{"x": np.zeros(12, np.float32), "shape": np.array([12, 1], np.int64)}])
 
 
+def cut_out():
+    """y = x from the second input on to the third."""
+    node = helper.make_node("Slice", ["x", "start", "end"], ["y"])
+    ends = [models.tensor(name, [1], TensorProto.INT64) for name in ("start", "end")]
+    return models.model([node], [models.tensor("x", [12]), *ends], [models.tensor("y", [None])])
+
+
+def cut(start, end):
+    values = {"x": np.arange(12, dtype=np.float32), "start": np.array([start]), "end": np.array([end])}
+    return [values]
+
+
+def test_an_output_may_be_largest_for_the_smallest_values(gpu):
+    context = gpu.context(cut_out(), ("start=0:4:10 end=12:12:12",), batched=False)
+    for start in (0, 10, 5, 1):
+        assert context.run(cut(start, 12)).outputs["y"].tolist() == list(range(start, 12))
+
+
+def test_an_output_that_was_not_expected_to_be_so_large_is_refused(gpu):
+    """Nothing may be written behind its room; the next run is as good as ever."""
+    context = gpu.context(cut_out(), ("start=0:5:10 end=3:6:12",), batched=False)
+    assert context.run(cut(5, 6)).outputs["y"].tolist() == [5]
+    with pytest.raises(ExecutionError, match=r"shape \[12\], which is 48 bytes; .* measured to be 12"):
+        context.run(cut(0, 12))
+    assert context.run(cut(0, 3)).outputs["y"].tolist() == [0, 1, 2]
+
+
 def test_outputs_whose_size_the_data_decides_grow_with_them(cuda, gpu):
     context = gpu.context(models.nonzero(), ("x=1:1000:10000",), batched=False)
     assert not context.has_graphs

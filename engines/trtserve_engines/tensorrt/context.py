@@ -98,7 +98,7 @@ class TensorRtContext:
         return self._streams.compute.handle
 
     def run(self, parts: Sequence[Arrays], threads: int = 0) -> BatchResult:
-        """Runs the rows of all parts as one batch; see ExecutionContext. The host's threads have no part in it."""
+        """Runs the rows of all parts as one batch; see ExecutionContext. `threads` means nothing to a GPU."""
         return self.collect(self.launch(parts))
 
     def launch(self, parts: Sequence[Arrays]) -> Pending:
