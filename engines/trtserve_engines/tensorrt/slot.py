@@ -193,8 +193,8 @@ class Slot:
         size, room = tensor.nbytes(shape), self._layout.sizes[tensor.name]
         if size > room:
             raise ExecutionError(
-                f"{tensor.name!r} would have the shape {list(shape)}, which is {size} bytes; the largest of the engine's"
-                f" profiles was measured to be {room}. Give a profile whose smallest, usual or largest values make it as"
+                f"{tensor.name!r} would have the shape {list(shape)}, which is {size} bytes; the largest of any"
+                f" profile was measured to be {room}. Give a profile whose smallest, usual or largest values make it as"
                 " large as it can become"
             )
         start = self._layout.offsets[tensor.name]
