@@ -15,6 +15,8 @@ from trtserve_engines.config import ConfigError
 
 C = TypeVar("C")
 
+ENVIRONMENT_PREFIX = "TRTSERVE_"
+
 
 @dataclasses.dataclass(frozen=True)
 class Option:
@@ -31,6 +33,11 @@ class Option:
         """The option on the command line: in the singular where each item of a list gets a flag of its own."""
         name = "-".join(self.path).replace("_", "-")
         return "--" + (name.removesuffix("s") if self.is_text_list else name)
+
+    @property
+    def variable(self) -> str:
+        """The option in the environment."""
+        return ENVIRONMENT_PREFIX + "_".join(self.path).upper()
 
     @property
     def is_text_list(self) -> bool:

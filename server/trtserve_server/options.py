@@ -10,21 +10,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from trtserve_engines.config import ConfigError
-from trtserve_engines.options import nearest, options_of, parse_text, put, text_of
+from trtserve_engines.options import ENVIRONMENT_PREFIX, nearest, options_of, parse_text, put, text_of
 
-ENVIRONMENT_PREFIX = "TRTSERVE_"
 CLIENT_ENVIRONMENT_PREFIX = "TRTSERVE_CLIENT_"
 """Variables of the client programs, which the server leaves alone."""
 
 
-def variable_of(path: tuple[str, ...]) -> str:
-    """The option at `path` in the environment."""
-    return ENVIRONMENT_PREFIX + "_".join(path).upper()
-
-
 def from_environment(cls: type, environment: Mapping[str, str]) -> dict[str, Any]:
     """Nested values of the TRTSERVE_* variables. Raises ConfigError for one that is unknown."""
-    known = {variable_of(option.path): option for option in options_of(cls)}
+    known = {option.variable: option for option in options_of(cls)}
     values: dict[str, Any] = {}
     for name, text in environment.items():
         if not name.startswith(ENVIRONMENT_PREFIX) or name.startswith(CLIENT_ENVIRONMENT_PREFIX):

@@ -9,6 +9,7 @@ timings/                         see timing_store.py
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -176,7 +177,8 @@ class EngineCache:
             if is_held:
                 partial = self._partial(digest)
                 _remove(partial)
-                self._entry(digest).rename(partial)
+                with contextlib.suppress(FileNotFoundError):  # another process was quicker
+                    self._entry(digest).rename(partial)
                 _remove(partial)
         return is_held
 

@@ -196,6 +196,8 @@ class Registry(Catalogue):
         if was_awaited and error is not None:
             entry.step = Step(f"the CPU serves on, because its engine failed: {error}")
             log.error("%s/%s: %s", entry.name, entry.version, entry.step)
+        elif not was_awaited and entry.model not in self._awaited:
+            entry.step = None
         if not was_awaited or error is not None:
             if successor is not None:
                 self._free(successor, lambda: None)

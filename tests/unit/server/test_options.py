@@ -8,7 +8,7 @@ from trtserve_engines.config import ConfigError
 from trtserve_engines.options import as_mapping, build, options_of
 from trtserve_server.cli import _parser, config_text, main, read_config
 from trtserve_server.config import ModelConfig, ServerConfig, parse_address
-from trtserve_server.options import from_environment, toml_text, variable_of
+from trtserve_server.options import from_environment, toml_text
 
 
 def parse(*arguments, environment=()):
@@ -18,11 +18,7 @@ def parse(*arguments, environment=()):
 def test_every_field_has_a_help_text_a_flag_and_a_variable():
     options = list(options_of(ServerConfig))
     assert all(option.help for option in options)
-    assert (
-        len({option.flag for option in options})
-        == len({variable_of(option.path) for option in options})
-        == len(options)
-    )
+    assert len({option.flag for option in options}) == len({option.variable for option in options}) == len(options)
 
 
 def test_every_field_of_a_model_has_a_help_text():

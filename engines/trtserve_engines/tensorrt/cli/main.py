@@ -7,13 +7,21 @@ import logging
 import os
 import sys
 from argparse import Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from trtserve_engines.command_line import EXIT_USAGE, CommandLine
 from trtserve_engines.config import ConfigError
 from trtserve_engines.errors import BackendUnavailableError, EngineError
-from trtserve_engines.options import add_arguments, build, from_arguments, nearest
+from trtserve_engines.options import (
+    add_arguments,
+    build,
+    from_arguments,
+    merged,
+    nearest,
+    options_of,
+    parse_text,
+)
 from trtserve_engines.tensorrt.cache_options import CacheOptions
 from trtserve_engines.tensorrt.cli import (
     build_command,
@@ -92,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(command: Command, parsed: Namespace) -> int:
     try:
-        cache = build(CacheOptions, from_arguments(CacheOptions, parsed), PROGRAM).open(os.environ)
+        cache = cache_options(parsed, os.environ).open(os.environ)
         outcome = command.run(cache, parsed)
     except EngineError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
@@ -107,6 +115,15 @@ def _run(command: Command, parsed: Namespace) -> int:
     return outcome.exit_code
 
 
+def cache_options(parsed: Namespace, environment: Mapping[str, str]) -> CacheOptions:
+    """The cache that is meant: by the flags, else by the server's variables in the environment. Raises ConfigError."""
+    options = [option for option in options_of(CacheOptions) if option.variable in environment]
+    by_variable = {
+        option.path[0]: parse_text(environment[option.variable], option.type, option.variable) for option in options
+    }
+    return build(CacheOptions, merged(by_variable, from_arguments(CacheOptions, parsed)), PROGRAM)
+
+
 def _exit_code(error: EngineError) -> int:
     if isinstance(error, ConfigError):
         return EXIT_USAGE
@@ -114,10 +131,11 @@ def _exit_code(error: EngineError) -> int:
 
 
 def _parser(name: str, command: Command) -> CommandLine:
+    variables = ", ".join(option.variable for option in options_of(CacheOptions))
     parser = CommandLine(
         prog=f"{PROGRAM} {name}",
         description=f"{command.help[0].upper()}{command.help[1:]}.",
-        epilog=EXIT_CODES,
+        epilog=f"The engine cache may also be given in the environment, as {variables}.\n\n{EXIT_CODES}",
         formatter_class=RawDescriptionHelpFormatter,
     )
     command.add_arguments(parser)

@@ -81,6 +81,22 @@ def test_help_names_every_command_and_the_exit_codes(capsys, words):
     assert "exit codes: 0 done" in output
 
 
+def test_the_cache_may_be_named_in_the_environment_as_for_the_server(cache, capsys, monkeypatch, tmp_path):
+    publish(cache)
+    monkeypatch.setenv("TRTSERVE_ENGINE_CACHE", str(cache.folder))
+    with pytest.raises(SystemExit):
+        main(["list"])
+    assert "1 engines" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["list", "--engine-cache", str(tmp_path / "other")])
+    assert "0 engines" in capsys.readouterr().out
+    monkeypatch.setenv("TRTSERVE_ENGINE_CACHE_MAX_BYTES", "much")
+    with pytest.raises(SystemExit) as end:
+        main(["list"])
+    assert end.value.code == 2
+    assert "TRTSERVE_ENGINE_CACHE_MAX_BYTES = 'much'; wanted is a whole number" in capsys.readouterr().err
+
+
 # ---- list and show ----
 
 

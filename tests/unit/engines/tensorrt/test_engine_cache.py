@@ -284,6 +284,11 @@ def test_an_engine_that_someone_writes_now_is_not_removed(cache, entry):
     assert cache.find(KEY) is not None
 
 
+def test_removing_what_another_process_has_just_removed_is_no_error(cache):
+    assert cache.remove(KEY.digest)
+    assert leftovers(cache) == []
+
+
 def test_an_engine_in_use_outlives_its_removal(cache, entry):
     stored = cache.find(KEY)
     assert cache.remove(KEY.digest)
