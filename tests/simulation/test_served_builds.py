@@ -193,6 +193,28 @@ def test_a_server_that_stops_ends_its_build_and_leaves_nothing(start, gate, tmp_
     assert os.listdir(tmp_path / "cache" / "engines") == []
 
 
+def test_unloading_what_the_cpu_serves_ends_the_build(start, gate, serve, tmp_path):
+    models.save(PROTO, tmp_path / "repository" / "m" / "1" / "model.onnx")
+    server = serve(
+        model_repository=(str(tmp_path / "repository"),),
+        model_control_mode="explicit",
+        load_model=("*",),
+        backend="tensorrt",
+        while_building="serve-on-cpu",
+        engine_cache=str(tmp_path / "cache"),
+    )
+    client = Client(server.url)
+    gate.wait()
+    client.call("RepositoryModelUnload", model_name="m")
+    gate.wait_for_the_end()
+    assert client.states()["m"] == ("UNAVAILABLE", "unloaded")
+    server.wait_until(lambda: not server.app.registry.builds(), WAIT_S)
+    server.stop()
+    server.app._executors[2].shutdown()
+    assert leftovers(tmp_path / "cache") == []
+    client.close()
+
+
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[Callable[[], ServerProcess]]:
     """Starts server processes on one cache; they end with the test."""
