@@ -77,9 +77,9 @@ def test_a_plan_that_cannot_run_says_why_and_leaves_nothing(cuda, driver, plan, 
     assert cuda.live() == before
 
 
-@pytest.mark.simulated(FAKE_CUDA_DEVICES="2", FAKE_CUDA_NAMES="Big,Small", FAKE_CUDA_CAPABILITIES="90,75")
+@pytest.mark.simulated(FAKE_CUDA_DEVICES="2", FAKE_CUDA_NAMES="Big GPU,Small GPU", FAKE_CUDA_CAPABILITIES="90,75")
 def test_a_plan_of_another_gpu_is_refused(cuda, driver, plan):
-    with pytest.raises(PlanError, match=r"on gpu:1 \(Small\): .*expecting compute 7.5 got compute 9.0"):
+    with pytest.raises(PlanError, match=r"on gpu:1 \(Small GPU\): .*expecting compute 7.5 got compute 9.0"):
         TensorRtEngine.load(plan, driver=driver, gpu=1)
 
 

@@ -358,7 +358,7 @@ def test_engines_leave_no_thread_behind(driver, cuda, tmp_path):
     assert threading.active_count() == before
 
 
-@pytest.mark.simulated(FAKE_CUDA_DEVICES="2", FAKE_CUDA_NAMES="Big,Small", FAKE_CUDA_CAPABILITIES="90,80")
+@pytest.mark.simulated(FAKE_CUDA_DEVICES="2", FAKE_CUDA_NAMES="Big GPU,Small GPU", FAKE_CUDA_CAPABILITIES="90,75")
 def test_engines_work_on_two_gpus(cuda, gpu):
     engines = [gpu.engine(models.scale(factor), ("x=1x4:4x4:8x4",), gpu=index) for index, factor in enumerate((2, 3))]
     assert [engine.device for engine in engines] == ["gpu:0", "gpu:1"]

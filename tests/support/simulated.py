@@ -23,6 +23,9 @@ from tests.support.environments import ROOT
 _TIMEOUT = ("timeout", "--signal=ABRT", "--kill-after=10", "600")
 _REPORTS = "TRTSERVE_SIMULATED_REPORTS"
 
+DEFAULTS = {"SIMULATED_TENSORRT_VERSION": "11.4"}
+"""What a test that says nothing else gets; named, so that one which asks for it shares the child."""
+
 Variables = tuple[tuple[str, str], ...]
 
 
@@ -110,7 +113,7 @@ def _variables(item: pytest.Item) -> Variables | None:
     marks = list(item.iter_markers("simulated"))
     if not marks:
         return None
-    wanted: dict[str, str] = {}
+    wanted = dict(DEFAULTS)
     for mark in reversed(marks):  # the closest has the last word
         wanted.update(mark.kwargs)
     return tuple(sorted(wanted.items()))

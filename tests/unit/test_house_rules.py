@@ -68,7 +68,10 @@ def test_test_files_have_unique_names():
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("module", ["trtserve_server.errors", "trtserve_engines.errors", "trtserve_protos.errors"])
+@pytest.mark.parametrize(
+    "module",
+    ["trtserve_server.errors", "trtserve_engines.errors", "trtserve_engines.cuda.errors", "trtserve_protos.errors"],
+)
 def test_every_error_stands_in_the_tree_of_its_module(module):
     code = (
         f"import {module} as m, inspect\n"
