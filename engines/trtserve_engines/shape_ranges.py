@@ -13,11 +13,14 @@ from trtserve_engines.samples import DYNAMIC_SIZES, sample_inputs
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
 
 
-def check_shapes(ranges: Sequence[ShapeRanges], signature: Signature, inputs: Arrays) -> None:
-    """Raises SignatureError where no alternative takes inputs of these shapes, with more rows or as they are."""
+def check_shapes(ranges: Sequence[ShapeRanges], signature: Signature, inputs: Arrays, *, batched: bool) -> None:
+    """Raises SignatureError where no alternative takes inputs of these shapes.
+
+    `batched` says that first dimensions count rows, of which others may join and which are limited elsewhere.
+    """
     given = {spec.name: inputs[spec.name].shape for spec in signature.inputs if DYNAMIC in spec.shape}
-    rows_only = {spec.name for spec in signature.inputs if spec.shape[:1] == (DYNAMIC,)}
-    if ranges and not any(_takes(alternative, given, rows_only) for alternative in ranges):
+    start = 1 if batched else 0
+    if ranges and not any(_takes(alternative, given, start) for alternative in ranges):
         wanted = " or ".join(_text(alternative, given) for alternative in ranges)
         got = ", ".join(f"{name} {_shape_text(shape)}" for name, shape in given.items())
         raise SignatureError(f"{got} given, {wanted} wanted, which is what the engine was built for")
@@ -54,11 +57,11 @@ def _fixed(spec: TensorSpec, shape: Shape | None, rows: int) -> TensorSpec:
     return TensorSpec(spec.name, spec.dtype, (rows, *shape[1:]) if spec.shape[0] == DYNAMIC else shape)
 
 
-def _takes(alternative: ShapeRanges, given: Mapping[str, Shape], rows_only: set[str]) -> bool:
+def _takes(alternative: ShapeRanges, given: Mapping[str, Shape], start: int) -> bool:
     for name, shape in given.items():
         smallest, _, largest = alternative[name]
-        lows = (0, *smallest[1:]) if name in rows_only else smallest  # other rows may join
-        if len(shape) != len(largest) or not all(map(_between, lows, shape, largest)):
+        between = map(_between, smallest[start:], shape[start:], largest[start:])
+        if len(shape) != len(largest) or not all(between):
             return False
     return True
 

@@ -50,7 +50,8 @@ async def serve(config: ServerConfig, output: LogOutput, started: float) -> int:
     lost = asyncio.ensure_future(app.device_lost.wait())
     await asyncio.wait({signalled, lost}, return_when=asyncio.FIRST_COMPLETED)
     why = "the device is lost" if lost.done() else signalled.result().name
-    log.info("%s: draining for at most %g s", why, config.drain_timeout_s)
+    before = f"taking calls for {config.shutdown_delay_s:g} s more, then " if config.shutdown_delay_s else ""
+    log.info("%s: %sdraining for at most %g s", why, before, config.drain_timeout_s)
     signalled.cancel()
     code = await _drain(app, config, signals)
     if lost.done():

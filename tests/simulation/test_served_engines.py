@@ -183,8 +183,19 @@ def test_a_batch_beyond_the_profiles_is_refused_and_the_next_request_served(serv
     client = serving({"m": DYNAMIC}, tensorrt=TensorRtConfig(profiles=("x=1x16:4x16:8x16",)))
     error = client.error("ModelInfer", infer_request("m", {"x": np.zeros((9, 16), np.float32)}))
     assert error.code().name == "INVALID_ARGUMENT"
-    assert "x 9x16 given, x 1x16 to 8x16 wanted" in error.details()
+    assert "a batch of 9 rows given, 1 to 8 wanted" in error.details()
     assert client.infer(infer_request("m", {"x": np.zeros((8, 16), np.float32)}))["y"].shape == (8, 8)
+
+
+def test_a_shape_beyond_the_profiles_is_refused_with_their_ranges(serving):
+    client = serving(
+        {"m": models.identity(dims=("batch", "n"))},
+        tensorrt=TensorRtConfig(profiles=("x=1x2:1x4:8x8", "x=1x16:1x16:4x32")),
+    )
+    error = client.error("ModelInfer", infer_request("m", {"x": np.zeros((1, 12), np.float32)}))
+    assert error.code().name == "INVALID_ARGUMENT"
+    assert "x 1x12 given, x 1x2 to 8x8 or x 1x16 to 4x32 wanted" in error.details()
+    assert client.infer(infer_request("m", {"x": np.zeros((4, 32), np.float32)}))["y"].shape == (4, 32)
 
 
 # ---- what cannot be ----

@@ -9,12 +9,14 @@ from itertools import repeat
 
 from trtserve_engines.engine import Engine, ExecutionContext
 from trtserve_engines.errors import DeviceLostError
+from trtserve_server.models.checked_context import CheckedContext
 from trtserve_server.models.loader import LoadedModel
 from trtserve_server.models.warmup import warm_up
 from trtserve_server.scheduling.batch import Batch
 from trtserve_server.scheduling.batcher import Batcher
 from trtserve_server.scheduling.host import Host
 from trtserve_server.scheduling.instance import InlineInstance, Instance, Outcome, ThreadInstance
+from trtserve_server.statistics import NanCount
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +29,11 @@ MAX_LOST = 8
 class InstanceGroup:
     """The instances of `loaded`, which work for `batcher`. All but `close` belongs to the scheduling thread."""
 
-    def __init__(self, loaded: LoadedModel, batcher: Batcher, host: Host) -> None:
+    def __init__(self, loaded: LoadedModel, batcher: Batcher, host: Host, nan: NanCount) -> None:
         self._loaded = loaded
         self._batcher = batcher
         self._host = host
+        self._nan = nan
         self._name = f"{loaded.source.name}/{loaded.source.version}"
         self._instances: list[Instance] = []
         self._engine_of: dict[Instance, Engine] = {}
@@ -106,7 +109,8 @@ class InstanceGroup:
         except BaseException:
             context.close()
             raise
-        return context
+        interval = loaded.source.config.nan_check_interval
+        return CheckedContext(self._name, context, engine.signature.outputs, interval, self._nan)
 
     def _started(self, instance: Instance, error: Exception | None) -> None:
         self._starting -= 1
