@@ -30,7 +30,7 @@ make_venv() { # make_venv FOLDER
 }
 
 # What an installation depends on: a second start compares it and installs nothing.
-stamp() { echo "$1 $(cat setup.cfg setup.py pyproject.toml protos/generate.py protos/sources/*/*.proto | cksum)"; }
+stamp() { echo "$1 $(cat setup.cfg setup.py pyproject.toml protos/generate.py $(find protos/sources -name "*.proto" | sort) | cksum)"; }
 
 is_installed() { # is_installed EXTRAS
     local file=$VENV/.trtserve-$1
@@ -84,10 +84,15 @@ verb_test() { # everything, or one kind
     all) shift $(($# > 0)); $VENV/bin/python -m pytest tests --ignore=tests/gpu "$@" ;;
     interop) shift; REQUIRE_STOCK_CLIENTS=1 $VENV/bin/python -m pytest tests/interop "$@" ;;
     gpu) shift; $VENV/bin/python -m pytest tests/gpu "$@" ;;
-    unit | conformance | integration) local kind=$1; shift; $VENV/bin/python -m pytest "tests/$kind" "$@" ;;
+    unit | conformance | integration | soak) local kind=$1; shift; $VENV/bin/python -m pytest "tests/$kind" "$@" ;;
     -*) $VENV/bin/python -m pytest tests --ignore=tests/gpu "$@" ;;
-    *) die "test $1 is unknown; known are unit, conformance, integration, interop, gpu" ;;
+    *) die "test $1 is unknown; known are unit, conformance, integration, interop, soak, gpu" ;;
     esac
+}
+
+verb_soak() { # the soak test of the suite, for longer: ten minutes, or so many seconds
+    ensure dev
+    SOAK_SECONDS=${1:-600} $VENV/bin/python -m pytest tests/soak -s "${@:2}"
 }
 
 verb_check() {
@@ -121,7 +126,8 @@ verb_help() {
 usage: ./build.sh VERB [arguments]
 
   serve [ARGUMENTS]   set up, then start the server; on examples/models unless models are named
-  test [KIND] [...]   set up, then run all tests, or one kind: unit, conformance, integration, interop
+  test [KIND] [...]   set up, then run all tests, or one kind: unit, conformance, integration, interop, soak
+  soak [SECONDS]      run the soak test for ten minutes, or so many seconds
   check               ruff, mypy (strict), import-linter
   format              let ruff fix and format the code
   setup               make .venv with everything that development needs
@@ -135,7 +141,7 @@ TEXT
 verb=${1:-help}
 [ $# -gt 0 ] && shift
 case "$verb" in
-setup | protos | serve | test | check | format | matrix | bench | wheel | help) "verb_$verb" "$@" ;;
+setup | protos | serve | test | soak | check | format | matrix | bench | wheel | help) "verb_$verb" "$@" ;;
 -h | --help) verb_help ;;
 *) verb_help >&2; die "$verb is unknown" ;;
 esac

@@ -18,7 +18,7 @@ SOURCES = ROOT / "sources"
 GENERATED = ROOT / "trtserve_protos" / "_generated"
 
 # protoc writes imports between stubs as absolute ones, rooted at the source folder; ours live inside a package.
-_STUB_IMPORT = re.compile(r"^from (\w+) import (\w+_pb2)", re.MULTILINE)
+_STUB_IMPORT = re.compile(r"^from (?!google\.)([\w.]+) import (\w+_pb2)", re.MULTILINE)
 
 
 def generate() -> None:
@@ -40,8 +40,10 @@ def generate() -> None:
     if status != 0:
         raise RuntimeError(f"protoc refused protos/sources (exit status {status}); its message stands above")
     for stub in GENERATED.rglob("*.pyi"):
-        stub.write_text(_STUB_IMPORT.sub(r"from ..\1 import \2", stub.read_text()))
-        (stub.parent / "__init__.py").touch()
+        up = "." * len(stub.relative_to(GENERATED).parts)
+        stub.write_text(_STUB_IMPORT.sub(rf"from {up}\1 import \2", stub.read_text()))
+        for folder in stub.relative_to(GENERATED).parents:
+            (GENERATED / folder / "__init__.py").touch()
 
 
 if __name__ == "__main__":

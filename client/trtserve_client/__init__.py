@@ -30,6 +30,8 @@ from trtserve_client.errors import (
 )
 from trtserve_client.metadata import ModelIndex, ModelMetadata, ServerMetadata, TensorMetadata
 from trtserve_client.result import Result
+from trtserve_client.rows import Rows
+from trtserve_protos.timing import Timing
 
 __all__ = [
     "AlreadyExists",
@@ -51,10 +53,12 @@ __all__ = [
     "Overloaded",
     "PermissionDenied",
     "Result",
+    "Rows",
     "ServerError",
     "ServerMetadata",
     "StreamError",
     "TensorMetadata",
+    "Timing",
     "TlsOptions",
     "Unauthenticated",
     "Unavailable",

@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 import numpy as np
 
-from trtserve_client import operations
+from trtserve_client import operations, rows
 from trtserve_client.aio_answers import Answers
 from trtserve_client.aio_requests import Requests, StreamInputs, elements_of, task_is_cancelled
 from trtserve_client.channel import STREAM_PATH, UNARY_PATHS, ChannelOptions, TlsOptions
@@ -24,6 +24,7 @@ from trtserve_client.messages import Outputs, Parameters, infer_request
 from trtserve_client.metadata import ModelIndex, ModelMetadata, ServerMetadata
 from trtserve_client.operations import Operation
 from trtserve_client.result import Result
+from trtserve_client.rows import Batch, Rows, rows_from_response
 from trtserve_protos import oip
 
 T = TypeVar("T")
@@ -53,6 +54,7 @@ class Client:
             path: self._channel.unary_unary(path) for path in UNARY_PATHS
         }
         self._stream: Callable[..., Any] = self._channel.stream_stream(STREAM_PATH)
+        self._rows: Callable[..., Any] = self._channel.unary_stream(rows.PATH)
         self._streams: set[Any] = set()
 
     async def infer(
@@ -148,6 +150,30 @@ class Client:
         self._endpoint.check_usable()
         requests = Requests(elements_of(inputs_iterable), encode, ledger, in_flight)
         return self._exchange(ledger, requests, timeout_s, metadata)
+
+    def infer_rows(
+        self,
+        model: str,
+        inputs: Inputs,
+        *,
+        version: str = "",
+        outputs: Outputs | None = None,
+        id: str = "",
+        parameters: Parameters | None = None,
+        rows_per_answer: int = 0,
+        window: int = 0,
+        ordered: bool = True,
+        timeout_s: float | None = None,
+        metadata: CallMetadata | None = None,
+        check: bool = True,
+    ) -> AsyncGenerator[Rows, None]:
+        """Runs `model` on a batch of any size; gives its rows as they finish, each answer with the range that it holds.
+
+        See the synchronous twin. Leaving the generator cancels the call.
+        """
+        self._endpoint.check_usable()
+        batch = Batch(model, inputs, version, outputs, id, parameters, rows_per_answer, window, ordered)
+        return self._exchange_rows(batch, timeout_s, metadata, check=check)
 
     async def server_live(self, *, timeout_s: float | None = None, metadata: CallMetadata | None = None) -> bool:
         """Whether the server runs."""
@@ -272,6 +298,24 @@ class Client:
             sender.cancel()
             call.cancel()
             await asyncio.wait([sender])
+
+    async def _exchange_rows(
+        self, batch: Batch, timeout_s: float | None, metadata: CallMetadata | None, *, check: bool
+    ) -> AsyncGenerator[Rows, None]:
+        deadline = deadline_after(timeout_s)
+        arrays = await self._arrays(
+            batch.model, batch.version, batch.inputs, check=check, deadline=deadline, metadata=metadata
+        )
+        headers = self._endpoint.headers(metadata)
+        call = self._rows(batch.request(arrays), timeout=seconds_until(deadline), metadata=headers)
+        answers = Answers(call)
+        self._streams.add(call)
+        try:
+            while (message := await self._received(answers, batch.model)) is not None:
+                yield rows_from_response(message)
+        finally:
+            self._streams.discard(call)
+            call.cancel()
 
     async def _received(self, answers: Answers, model: str) -> bytes | None:
         with self._errors_of_call(model):

@@ -17,6 +17,7 @@ from trtserve_client.channel import ChannelOptions, TlsOptions
 from trtserve_client.client import Client
 from trtserve_client.errors import BadResponse, ClientError, ServerError, Unavailable, Unimplemented
 from trtserve_client.images import array_from_image
+from trtserve_protos import timing
 
 _DEFAULT_URL = "127.0.0.1:8001"
 _TOP_OF_AN_IMAGE = 3
@@ -83,12 +84,15 @@ def _infer(client: Client, arguments: argparse.Namespace) -> int:
         inputs[spec.name] = array_from_image(arguments.image, spec, arguments.scale)
     top = arguments.top if arguments.top is not None else _TOP_OF_AN_IMAGE if arguments.image else 0
     classified = cli_inputs.classified_outputs(arguments.output, top, model)
+    parameters = cli_inputs.parameters_from_words(arguments.parameter)
+    if arguments.timing:
+        parameters = {**parameters, timing.ASK: True}
     result = client.infer(
         arguments.name,
         inputs,
         version=arguments.version,
         outputs=classified or arguments.output or None,
-        parameters=cli_inputs.parameters_from_words(arguments.parameter),
+        parameters=parameters,
         timeout_s=arguments.timeout,
     )
     ranked = {name for name, parameters in classified.items() if parameters}
@@ -162,6 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     infer.add_argument("--scale", type=float, default=1.0, help="factor for pixel values of 0 to 255 (default 1)")
     infer.add_argument("--top", type=int, metavar="N", help="the N best classes (default 3 with --image, 0 = arrays)")
     infer.add_argument("--output", action="append", default=[], metavar="NAME", help="an output instead of all")
+    infer.add_argument("--timing", action="store_true", help="say where the server's time went")
     infer.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE", help="a request parameter")
     return parser
 

@@ -11,6 +11,7 @@ import numpy as np
 from trtserve_client.metadata import ModelIndex, ModelMetadata, TensorMetadata
 from trtserve_client.result import Result
 from trtserve_protos import dtypes
+from trtserve_protos.timing import Timing
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,10 @@ def model_text(model: ModelMetadata, state: str) -> str:
 
 def result_text(result: Result, ranked: Collection[str] = ()) -> str:
     """Every output with datatype, shape and values, long ones shortened; those in `ranked` as a table of classes."""
-    return "\n\n".join(_output_text(name, array, name in ranked) for name, array in result.items())
+    texts = [_output_text(name, array, name in ranked) for name, array in result.items()]
+    if result.timing is not None:
+        texts.append(_timing_text(result.timing))
+    return "\n\n".join(texts)
 
 
 def result_document(result: Result, ranked: Collection[str] = ()) -> dict[str, object]:
@@ -83,6 +87,13 @@ def _class_score(element: bytes) -> ClassScore:
 
 def _tensors_text(kind: str, tensors: Sequence[TensorMetadata]) -> str:
     return table((kind, "datatype", "shape"), [(each.name, each.datatype, list(each.shape)) for each in tensors])
+
+
+def _timing_text(timing: Timing) -> str:
+    phases = [(name.removesuffix("_ns"), value) for name, value in timing._asdict().items() if name.endswith("_ns")]
+    rows = [(name, f"{ns / 1000:.1f}") for name, ns in phases]
+    about = f"on {timing.instance} ({timing.engine}), in a batch of {timing.batch_rows} rows"
+    return f"{table(('phase', 'us'), rows)}\n{about}"
 
 
 def _output_text(name: str, array: np.ndarray, ranked: bool) -> str:

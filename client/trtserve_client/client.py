@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, overload
 import grpc
 import numpy as np
 
-from trtserve_client import operations
+from trtserve_client import operations, rows
 from trtserve_client.channel import STREAM_PATH, UNARY_PATHS, ChannelOptions, TlsOptions
 from trtserve_client.endpoint import CallMetadata, Endpoint, deadline_after, seconds_until
 from trtserve_client.errors import InputError, StreamError
@@ -21,6 +21,7 @@ from trtserve_client.messages import Outputs, Parameters, infer_request
 from trtserve_client.metadata import ModelIndex, ModelMetadata, ServerMetadata
 from trtserve_client.operations import Operation
 from trtserve_client.result import Result
+from trtserve_client.rows import Batch, Rows, rows_from_response
 from trtserve_client.stream_requests import Requests
 from trtserve_protos import oip
 
@@ -49,6 +50,7 @@ class Client:
         self._channel = _open_channel(self._endpoint)
         self._unary: dict[str, Callable[..., bytes]] = {path: self._channel.unary_unary(path) for path in UNARY_PATHS}
         self._stream: Callable[..., Any] = self._channel.stream_stream(STREAM_PATH)
+        self._rows: Callable[..., Any] = self._channel.unary_stream(rows.PATH)
 
     def infer(
         self,
@@ -142,6 +144,33 @@ class Client:
         self._endpoint.check_usable()
         requests = Requests(iter(inputs_iterable), encode, ledger, in_flight)
         return self._exchange(ledger, requests, timeout_s, metadata)
+
+    def infer_rows(
+        self,
+        model: str,
+        inputs: Inputs,
+        *,
+        version: str = "",
+        outputs: Outputs | None = None,
+        id: str = "",
+        parameters: Parameters | None = None,
+        rows_per_answer: int = 0,
+        window: int = 0,
+        ordered: bool = True,
+        timeout_s: float | None = None,
+        metadata: CallMetadata | None = None,
+        check: bool = True,
+    ) -> Generator[Rows, None, None]:
+        """Runs `model` on a batch of any size; gives its rows as they finish, each answer with the range that it holds.
+
+        An answer has `rows_per_answer` rows, the model's largest batch by default; at most `window` answers are under
+        way at once, by default and at most the server's number. They come in the order of the rows, or as they are
+        ready with ordered=False. The first failure is raised and ends the call; leaving the generator cancels it. Else
+        as `infer`. Nothing is sent before the first answer is asked for. A call of trtserve; other servers lack it.
+        """
+        self._endpoint.check_usable()
+        batch = Batch(model, inputs, version, outputs, id, parameters, rows_per_answer, window, ordered)
+        return self._exchange_rows(batch, timeout_s, metadata, check=check)
 
     def server_live(self, *, timeout_s: float | None = None, metadata: CallMetadata | None = None) -> bool:
         """Whether the server runs."""
@@ -261,6 +290,21 @@ class Client:
             ledger.finish()
         finally:
             requests.close()
+            call.cancel()
+
+    def _exchange_rows(
+        self, batch: Batch, timeout_s: float | None, metadata: CallMetadata | None, *, check: bool
+    ) -> Generator[Rows, None, None]:
+        deadline = deadline_after(timeout_s)
+        arrays = self._arrays(
+            batch.model, batch.version, batch.inputs, check=check, deadline=deadline, metadata=metadata
+        )
+        headers = self._endpoint.headers(metadata)
+        call = self._rows(batch.request(arrays), timeout=seconds_until(deadline), metadata=headers)
+        try:
+            for message in self._received(call, batch.model):
+                yield rows_from_response(message)
+        finally:
             call.cancel()
 
     def _received(self, call: Iterator[bytes], model: str) -> Iterator[bytes]:

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from trtserve_protos import timing
+from trtserve_protos.timing import Timing
+
 ParameterValue = bool | int | float | str
 """What a parameter of a request, a response or a requested output can hold."""
 
@@ -33,6 +36,14 @@ class Result(Mapping[str, np.ndarray]):
         self.model_version = model_version
         self.id = id
         self.parameters = dict(parameters or {})
+
+    @property
+    def timing(self) -> Timing | None:
+        """Where the server's time went; None where the request did not ask for it, or the server does not say.
+
+        To ask: parameters={"trtserve-timing": True} on a request, metadata={"trtserve-timing": "true"} on a call.
+        """
+        return timing.from_parameters(self.parameters)
 
     def __getitem__(self, name: str) -> np.ndarray:
         try:

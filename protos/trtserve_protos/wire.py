@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from trtserve_protos import oip
+from trtserve_protos import oip, row_inference
 from trtserve_protos.errors import WireError
 
 if TYPE_CHECKING:
     from trtserve_protos.oip import ModelInferRequest, ModelInferResponse
+    from trtserve_protos.row_inference import InferRowsRequest, InferRowsResponse
 
 Buffer = bytes | memoryview
 M = TypeVar("M", bound=Message)
@@ -27,6 +28,8 @@ REQUEST_RAW_FIELD = 7
 RESPONSE_RAW_FIELD = 6
 _ID_FIELD = 3  # in requests and in responses
 _STREAM_RESPONSE_FIELD = 2
+_ROWS_BATCH_FIELD = 1
+_ROWS_RESPONSE_FIELD = 3
 
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _START_GROUP, _END_GROUP, _FIXED32 = range(6)
 _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
@@ -90,8 +93,30 @@ def decode_stream_response(message: bytes) -> tuple[str, Buffer]:
     """The error text ("" where there is none) and the bytes of the response inside a ModelStreamInferResponse."""
     header, _, responses = _split(message, _STREAM_RESPONSE_FIELD, _STREAM_RESPONSE_FIELD)
     error = _parse(oip.ModelStreamInferResponse, header).error_message
-    # Entries of a field that holds one message are pieces of that message.
-    return error, responses[0] if len(responses) == 1 else b"".join(responses)
+    return error, _one(responses)
+
+
+def encode_rows_request(options: InferRowsRequest, batch: bytes) -> bytes:
+    """The bytes of an InferRowsRequest with these options, for the ModelInferRequest in `batch`."""
+    return b"".join(join(options.SerializeToString(), _ROWS_BATCH_FIELD, [batch]))
+
+
+def decode_rows_request(message: bytes) -> tuple[InferRowsRequest, Buffer]:
+    """The options of an InferRowsRequest and the bytes of the ModelInferRequest inside. Raises WireError."""
+    header, _, batches = _split(message, _ROWS_BATCH_FIELD, _ROWS_BATCH_FIELD)
+    return _parse(row_inference.InferRowsRequest, header), _one(batches)
+
+
+def rows_response(first_row: int, row_count: int, pieces: Sequence[Buffer]) -> bytes:
+    """The bytes of an InferRowsResponse that holds the response in `pieces`, which are copied only here."""
+    header = row_inference.InferRowsResponse(first_row=first_row, row_count=row_count).SerializeToString()
+    return b"".join([header, entry_head(_ROWS_RESPONSE_FIELD, sum(map(_size, pieces))), *pieces])
+
+
+def decode_rows_response(message: bytes) -> tuple[InferRowsResponse, Buffer]:
+    """The row range of an InferRowsResponse and the bytes of the response inside. Raises WireError."""
+    header, _, responses = _split(message, _ROWS_RESPONSE_FIELD, _ROWS_RESPONSE_FIELD)
+    return _parse(row_inference.InferRowsResponse, header), _one(responses)
 
 
 def join(header: bytes, field: int, entries: Sequence[Buffer]) -> list[Buffer]:
@@ -117,6 +142,11 @@ def entry_head(field: int, size: int) -> bytes:
         size >>= 7
     pieces.append(size)
     return bytes(pieces)
+
+
+def _one(entries: Sequence[memoryview]) -> Buffer:
+    """The message in a field that holds one: entries of such a field are pieces of it."""
+    return entries[0] if len(entries) == 1 else b"".join(entries)
 
 
 def _size(buffer: Buffer) -> int:

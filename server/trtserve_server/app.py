@@ -6,7 +6,9 @@ import asyncio
 import os
 import socket
 import time
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import grpc
 import grpc.aio
@@ -14,21 +16,28 @@ import grpc.aio
 from trtserve_engines.config import ConfigError
 from trtserve_engines.errors import BackendUnavailableError
 from trtserve_engines.open_engine import choose_backend
-from trtserve_protos import health, oip
+from trtserve_protos import health, oip, row_inference
 from trtserve_server.config import ServerConfig, parse_address
 from trtserve_server.log_output import LogOutput
+from trtserve_server.loop_watch import LoopWatch
 from trtserve_server.metrics import MetricsServer
 from trtserve_server.models.control import ModelControl
 from trtserve_server.models.registry import Registry, State
+from trtserve_server.rpc import gone_callers
 from trtserve_server.rpc.health import HealthService
+from trtserve_server.rpc.infer_codec import InferCodec
+from trtserve_server.rpc.intake import Intake
 from trtserve_server.rpc.log_settings import LogSettingsService
 from trtserve_server.rpc.oip import OipService
 from trtserve_server.rpc.reflection import ReflectionService
 from trtserve_server.rpc.repository import RepositoryService
+from trtserve_server.rpc.rows import RowInferenceService
+from trtserve_server.rpc.stream import InferStream
 from trtserve_server.rpc.trace_setting import TraceSettingService
 from trtserve_server.scheduling.host import Host
 from trtserve_server.scheduling.reactor import AsyncioReactor
 from trtserve_server.security import server_credentials
+from trtserve_server.statistics import LoopStatistics
 from trtserve_server.trace_file import TraceWriter
 from trtserve_server.tracing import Tracer
 
@@ -51,22 +60,28 @@ class App:
         self.control = ModelControl(config, self.registry, reactor, self._executors[1])
         self._repository = RepositoryService(self.registry, self.control)
         self._health = HealthService()
-        self._reflection = ReflectionService((oip.SERVICE, health.SERVICE))
+        self._reflection = ReflectionService((oip.SERVICE, row_inference.SERVICE, health.SERVICE))
         self._traces = TraceWriter(ThreadPoolExecutor(1, "traces"))
         self._tracer = Tracer(config.trace, self._traces.write)
+        self.codec = InferCodec(self.registry, self._tracer)
+        self._intake = Intake()
         self._oip = OipService(
             self.registry,
+            self.codec,
+            self._intake,
             lambda: self.ready,
             config.stream_window,
-            tracer=self._tracer,
             messages={
                 **self._repository.messages(),
                 **TraceSettingService(self._tracer, self.registry).messages(),
                 **LogSettingsService(output or LogOutput(config)).messages(),
             },
         )
+        self._rows = RowInferenceService(self.codec, self._intake, config.stream_window)
         self._serving = False
         self._metrics: MetricsServer | None = None
+        self._loop_statistics = LoopStatistics()
+        self._loop_watch: LoopWatch | None = None
         self.grpc_port = 0
 
     @property
@@ -80,6 +95,11 @@ class App:
         return all(ready) if self.config.strict_readiness else any(ready)
 
     @property
+    def streams(self) -> Collection[InferStream]:
+        """The streams that are open."""
+        return self._oip.streams
+
+    @property
     def http_port(self) -> int:
         """The port of /metrics; 0 where there is none."""
         return self._metrics.port if self._metrics else 0
@@ -87,30 +107,40 @@ class App:
     async def start(self) -> None:
         """Listens, not yet ready; loads and warms up every model; is ready. Raises ConfigError."""
         if self.config.http_address:
-            self._metrics = MetricsServer(self.config.http_address, self.registry.models)
+            self._metrics = MetricsServer(self.config.http_address, self.registry.models, self._loop_statistics)
         self._server = self._make_server()
         await self._server.start()
         loaded = asyncio.Event()
         self.control.start(loaded.set)
         await loaded.wait()
+        if self.config.loop_stall_s:  # not sooner: while libraries are loaded everything is late
+            self._loop_watch = LoopWatch(self._loop_statistics, self.config.loop_stall_s)
         self._serving = True
         self._publish_health()
 
     async def stop(self, drain_timeout_s: float) -> bool:
-        """Refuses what is new, answers what was accepted within the time, ends everything; False if some was lost."""
+        """Says that it is about to go, takes calls for `shutdown_delay_s` more, then refuses what is new, answers what
+        was accepted within the time, and ends everything; False if some was lost.
+        """
         self._serving = False
         self._publish_health()
-        drained = asyncio.Event()
+        await asyncio.sleep(self.config.shutdown_delay_s)
+        end = time.monotonic() + drain_timeout_s
+        self._health.end()
+        self._reflection.end()
         self.control.stop()
         self._repository.end()
-        self.registry.drain(drained.set)
-        self._health.end()
+        self._intake.close()
         self._oip.end_streams()
-        self._reflection.end()
-        started = time.monotonic()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._intake.empty(), drain_timeout_s)
+        # gRPC itself would cancel what comes in while it stops, and the caller could not tell why.
+        await self._intake.quiet(min(self.config.shutdown_quiet_s, drain_timeout_s))
+        drained = asyncio.Event()
+        self.registry.drain(drained.set)
         # Once only: gRPC crashes where one stop outlives another.
-        await self._server.stop(drain_timeout_s)
-        in_time = time.monotonic() < started + drain_timeout_s or drain_timeout_s == 0
+        await self._server.stop(max(0.0, end - time.monotonic()))
+        in_time = time.monotonic() < end or drain_timeout_s == 0
         await self.close()
         return in_time and drained.is_set()
 
@@ -125,10 +155,13 @@ class App:
         await loop.run_in_executor(None, self._traces.close)
         for executor in self._executors:
             executor.shutdown(wait=False, cancel_futures=True)
+        if self._loop_watch:
+            self._loop_watch.close()
         if self._metrics:
             await loop.run_in_executor(None, self._metrics.close)
 
     def _make_server(self) -> grpc.aio.Server:
+        gone_callers.install()
         size = self.config.max_message_bytes
         server = grpc.aio.server(
             options=[
@@ -138,7 +171,7 @@ class App:
                 ("grpc.so_reuseport", 0),
             ]
         )
-        handlers = [self._oip.handler(), self._health.handler()]
+        handlers = [self._oip.handler(), self._rows.handler(), self._health.handler()]
         if self.config.reflection:
             handlers += self._reflection.handlers()
         server.add_generic_rpc_handlers(tuple(handlers))
@@ -164,7 +197,7 @@ class App:
 
     def _publish_health(self) -> None:
         ready = "SERVING" if self.ready else "NOT_SERVING"
-        statuses = {"": ready, oip.SERVICE: ready, health.SERVICE: ready}
+        statuses = {"": ready, oip.SERVICE: ready, row_inference.SERVICE: ready, health.SERVICE: ready}
         for entry in self.registry.entries():
             serving = entry.state is State.READY and self._serving
             key = entry.name

@@ -28,6 +28,9 @@ class BatchConfig:
     max_queue_delay_us: int = option(
         0, "how long an idle instance waits for more rows, counted from the oldest request, in microseconds"
     )
+    preserve_ordering: bool = option(
+        False, "answer the requests of one stream in their order; otherwise as they complete"
+    )
     max_queue_size: int = option(10_000, "requests that may wait; further ones are refused at once")
     max_queue_bytes: int = option(1 << 30, "memory that waiting requests may hold; further ones are refused, in bytes")
     default_timeout_us: int = option(
@@ -128,13 +131,18 @@ class ModelConfig:
         300.0, "seconds after which a run counts as hanging: its requests fail, its instance is replaced; 0 = never"
     )
     levels: tuple[LevelConfig, ...] = option((), "policies of single priority levels")
+    nan_check_interval: int = option(
+        100,
+        "every how many batches of an instance the outputs are searched for NaN, which is counted and logged;"
+        " 1 = every one, 0 = never",
+    )
     warmup_runs: int = option(1, "runs with made-up data per instance before the model is ready")
     warmup: tuple[WarmupConfig, ...] = option((), "requests that are run before the model is ready as well")
     batching: BatchConfig = field(default_factory=BatchConfig)
     onnxruntime: OnnxRuntimeOptions = field(default_factory=OnnxRuntimeOptions)
 
     def __post_init__(self) -> None:
-        check_at_least(self, 0, "instances", "warmup_runs", "run_timeout_s")
+        check_at_least(self, 0, "instances", "warmup_runs", "run_timeout_s", "nan_check_interval")
         _check_inside("filename", self.filename)
         known = self.batching.priority_levels
         for level in self.levels:
@@ -219,6 +227,15 @@ class ServerConfig:
     stream_window: int = option(64, "requests in flight on one stream; more are not read until answers are taken")
     load_threads: int = option(2, "models loaded at the same time")
     strict_readiness: bool = option(False, "ready only when every model is; otherwise a failed model leaves it ready")
+    shutdown_delay_s: float = option(
+        0.0, "seconds for which calls are still taken after health says NOT_SERVING, for load balancers to notice"
+    )
+    shutdown_quiet_s: float = option(
+        0.1, "seconds without a new call after which the port is closed; until then new calls are told UNAVAILABLE"
+    )
+    loop_stall_s: float = option(
+        0.5, "an event loop that is blocked for longer is logged with the place where it hangs, in seconds; 0 = never"
+    )
     drain_timeout_s: float = option(30.0, "seconds that requests in flight get to finish at shutdown")
     reflection: bool = option(True, "offer gRPC server reflection")
     tls_certificate: str = option("", "PEM file with the server's certificate chain; empty = no TLS")
@@ -235,7 +252,8 @@ class ServerConfig:
         check_choices(self)
         check_at_least(self, 1, "default_max_batch_size", "stream_window", "load_threads")
         check_at_least(self, 1, "max_message_bytes", "max_inflight_bytes")
-        check_at_least(self, 0, "drain_timeout_s", "inline_run_limit_us", "instances", "max_running", "run_timeout_s")
+        check_at_least(self, 0, "loop_stall_s", "shutdown_delay_s", "shutdown_quiet_s", "drain_timeout_s")
+        check_at_least(self, 0, "inline_run_limit_us", "instances", "max_running", "run_timeout_s")
         if self.max_message_bytes > MAX_MESSAGE_BYTES:
             raise ConfigError(f"max_message_bytes = {self.max_message_bytes}; gRPC ends at {MAX_MESSAGE_BYTES}")
         if not self.repository_poll_interval_s > 0:

@@ -43,7 +43,8 @@ async def serve(config: ServerConfig, output: LogOutput, started: float) -> int:
     starting.result()
     calm_garbage_collector()
     print(banner(app, time.monotonic() - started), flush=True)
-    log.info("%s: draining for at most %g s", (await signalled).name, config.drain_timeout_s)
+    before = f"taking calls for {config.shutdown_delay_s:g} s more, then " if config.shutdown_delay_s else ""
+    log.info("%s: %sdraining for at most %g s", (await signalled).name, before, config.drain_timeout_s)
     return await _drain(app, config, signals)
 
 

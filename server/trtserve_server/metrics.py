@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from trtserve_engines.config import ConfigError
 from trtserve_server.config import parse_address
-from trtserve_server.statistics import Histogram, ModelStatistics
+from trtserve_server.statistics import Histogram, LoopStatistics, ModelStatistics
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _NS_PER_US = 1000
@@ -73,6 +73,12 @@ COUNTERS: tuple[tuple[str, str, Value], ...] = (
         "Time taking outputs",
         lambda m: m.statistics.requests.output_ns // _NS_PER_US,
     ),
+    (
+        "trtserve_nan_searched_batches",
+        "Batches whose outputs were searched for NaN",
+        lambda m: m.statistics.nan.searched,
+    ),
+    ("trtserve_nan_batches", "Batches in whose outputs NaN was found", lambda m: m.statistics.nan.found),
 )
 GAUGES: tuple[tuple[str, str, Value], ...] = (
     ("nv_inference_pending_request_count", "Requests waiting in the queue", lambda m: m.waiting),
@@ -111,12 +117,30 @@ class ModelCollector(Collector):
             yield histogram
 
 
+class LoopCollector(Collector):
+    """Reads how late the event loop is at each scrape."""
+
+    def __init__(self, statistics: LoopStatistics) -> None:
+        self._statistics = statistics
+
+    def collect(self) -> Iterator[Metric]:
+        """A histogram of the lag and a counter of the stalls."""
+        lag_s = self._statistics.lag_s
+        yield HistogramMetricFamily(
+            "trtserve_loop_lag_seconds", "How late the event loop was, each 0.1 s", _buckets(lag_s), lag_s.sum
+        )
+        stalls = Metric("trtserve_loop_stalls", "Times that the event loop was blocked", "counter")
+        stalls.add_sample("trtserve_loop_stalls_total", {}, self._statistics.stalls)
+        yield stalls
+
+
 class MetricsServer:
     """Answers GET /metrics on a thread of its own. Raises ConfigError where the address cannot be listened on."""
 
-    def __init__(self, address: str, models: Callable[[], Iterable[Measured]]) -> None:
+    def __init__(self, address: str, models: Callable[[], Iterable[Measured]], loop: LoopStatistics) -> None:
         registry = CollectorRegistry()
         registry.register(ModelCollector(models))
+        registry.register(LoopCollector(loop))
         ProcessCollector(registry=registry)
         host, port = parse_address(address, "http_address")
         try:
@@ -174,8 +198,9 @@ def _handler_class(registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
 
 def _family(name: str, text: str, kind: str, models: Iterable[Measured], value: Value) -> Metric:
     family = Metric(name, text, kind)
+    sample = f"{name}_total" if kind == "counter" and not name.startswith("nv_") else name
     for model in models:
-        family.add_sample(name, _labels(model), value(model))
+        family.add_sample(sample, _labels(model), value(model))
     return family
 
 

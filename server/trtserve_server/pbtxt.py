@@ -180,6 +180,7 @@ def _batching(message: ModelConfigMessage) -> dict[str, Any]:
     values: dict[str, Any] = {
         "preferred_batch_sizes": list(batching.preferred_batch_size),
         "max_queue_delay_us": batching.max_queue_delay_microseconds,
+        "preserve_ordering": batching.preserve_ordering,
     }
     if batching.priority_levels:
         values["priority_levels"] = batching.priority_levels

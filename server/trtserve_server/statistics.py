@@ -5,6 +5,7 @@ Times are in nanoseconds, histograms in the unit that their bounds have. Written
 
 from __future__ import annotations
 
+import threading
 import time
 from bisect import bisect_left
 from collections import defaultdict
@@ -50,6 +51,30 @@ class Phases:
         self.output_ns += timing.output_ns * times
 
 
+class NanCount:
+    """Batches whose outputs were searched for NaN, and those that had some. Any thread may add."""
+
+    def __init__(self) -> None:
+        self.searched = 0
+        self.found = 0
+        self._lock = threading.Lock()
+
+    def add(self, found: bool) -> bool:
+        """Counts one search; whether it is the first that found any."""
+        with self._lock:
+            self.searched += 1
+            self.found += found
+            return found and self.found == 1
+
+
+@dataclass
+class LoopStatistics:
+    """How late the event loop was, beat for beat, and how often it was blocked."""
+
+    lag_s: Histogram = field(default_factory=lambda: Histogram(LATENCY_BOUNDS_S))
+    stalls: int = 0
+
+
 @dataclass
 class ModelStatistics:
     """Sums since the model was loaded.
@@ -66,6 +91,7 @@ class ModelStatistics:
     requests: Phases = field(default_factory=Phases)
     failures: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     per_batch: dict[int, Phases] = field(default_factory=lambda: defaultdict(Phases))
+    nan: NanCount = field(default_factory=NanCount)
     queue_s: Histogram = field(default_factory=lambda: Histogram(LATENCY_BOUNDS_S))
     compute_s: Histogram = field(default_factory=lambda: Histogram(LATENCY_BOUNDS_S))
     total_s: Histogram = field(default_factory=lambda: Histogram(LATENCY_BOUNDS_S))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 NAMES = (
     "unary",
+    "streams",
     "convnet",
     "imports",
     "scheduling",

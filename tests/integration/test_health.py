@@ -16,7 +16,7 @@ from tests.models import make_models
 from tests.support.gate import GatedEngines
 from tests.support.oip_client import Client, infer_request
 from tests.support.running_server import RunningServer
-from trtserve_protos import health, oip
+from trtserve_protos import health, oip, row_inference
 from trtserve_server.models import loader
 
 Serve = Callable[..., RunningServer]
@@ -42,7 +42,7 @@ def in_background(call: Callable[[], Any]) -> Future:
     return future
 
 
-@pytest.mark.parametrize("service", ["", oip.SERVICE, health.SERVICE, "good"])
+@pytest.mark.parametrize("service", ["", oip.SERVICE, row_inference.SERVICE, health.SERVICE, "good"])
 def test_check_gives_serving_for_the_server_its_services_and_its_models(
     serve: Serve, connect: Connect, files: dict[str, str], service: str
 ) -> None:
@@ -61,7 +61,7 @@ def test_check_of_an_unknown_service_is_not_found(
 def test_list_gives_what_check_gives(serve: Serve, connect: Connect, files: dict[str, str]) -> None:
     client = connect(serve(model=(files["good"], files["broken"])))
     statuses = client.call("List").statuses
-    assert set(statuses) == {"", oip.SERVICE, health.SERVICE, "good", "broken"}
+    assert set(statuses) == {"", oip.SERVICE, row_inference.SERVICE, health.SERVICE, "good", "broken"}
     assert all(client.call("Check", service=service) == status for service, status in statuses.items())
 
 

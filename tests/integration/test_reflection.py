@@ -66,6 +66,7 @@ def test_every_service_is_listed(server: RunningServer, connect: Connect, versio
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
         "inference.GRPCInferenceService",
+        "trtserve.v1.RowInference",
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,12 @@ import pytest
 from tests.models import make_models
 from tests.support.oip_client import Client, arrays_of, infer_request
 from tests.support.running_server import RunningServer
+from tests.support.slow_caller import SlowCaller
+from trtserve_protos import oip
 from trtserve_protos.oip import ModelInferRequest
+from trtserve_server.config import BatchConfig
+from trtserve_server.errors import ServerStopping
+from trtserve_server.rpc.stream import InferStream
 
 Serve = Callable[..., RunningServer]
 Connect = Callable[..., Client]
@@ -188,21 +194,149 @@ def test_no_more_requests_are_read_than_the_window_holds(script: Script) -> None
     assert sorted(numbers(stream)) == list(range(10))
 
 
+def test_requests_that_come_while_answers_wait_to_be_written_run_together(serve: Serve, tmp_path: Path) -> None:
+    file = make_models.save(make_models.scale(2.0), tmp_path / "double.onnx")
+    server = serve(model=(str(file),))
+    caller = SlowCaller(request(number, "double").SerializeToString() for number in range(40))
+    stream = server.run_on_loop(InferStream, server.app.codec, caller.as_context(), 20)
+    running = asyncio.run_coroutine_threadsafe(stream.run(), server.loop)
+    server.wait_until(lambda: stream.held == 20)
+    server.run_on_loop(caller.read, 40)
+    running.result(20)
+    statistics = server.app.registry.find("double").statistics
+    answers = map(oip.ModelStreamInferResponse.FromString, caller.taken)
+    assert sorted(numbers(answers, 2)) == list(range(40))
+    assert statistics.requests.count == 40
+    assert statistics.executions <= 10
+
+
+def test_a_stream_that_breaks_gives_back_what_it_had_put_off(serve: Serve, tmp_path: Path) -> None:
+    file = make_models.save(make_models.scale(2.0), tmp_path / "double.onnx")
+    server = serve(model=(str(file),))
+    caller = SlowCaller(request(number, "double").SerializeToString() for number in range(40))
+    stream = server.run_on_loop(InferStream, server.app.codec, caller.as_context(), 20)
+    running = asyncio.run_coroutine_threadsafe(stream.run(), server.loop)
+    server.wait_until(lambda: stream.held == 20)
+    running.cancel()
+    drained: list[bool] = []
+    server.run_on_loop(server.app.registry.find("double").drain, lambda: drained.append(True))
+    server.wait_until(lambda: drained == [True])
+
+
 def test_a_client_that_does_not_read_its_answers_is_not_read_from(
     serve: Serve, connect: Connect, tmp_path: Path
 ) -> None:
     # Answers of 1 MiB fill what the transport buffers after a few; requests are so small that all would fit.
     file = make_models.save(make_models.linear(features=1, classes=2**18), tmp_path / "wide.onnx")
     server = serve(model=(str(file),), stream_window=4, default_max_batch_size=4)
-    client, count = connect(server), 100
+    client, count = connect(server), 200
     one = np.ones((1, 1), np.float32)
     stream = client.stream(infer_request("wide", {"x": one}, id=str(number)) for number in range(count))
     statistics = server.app.registry.find("wide").statistics
     server.wait_until(lambda: statistics.requests.count >= 4)
-    for _ in range(50):
-        client.call("ServerLive")
-    assert client.statistics("wide").inference_stats.success.count < count // 2
+    server.wait_until(lambda: [stream.held for stream in server.app.streams] == [4])  # the window is full ...
+    answered = 0
+    while answered != statistics.requests.count:  # ... for good, once the transport has taken what it takes
+        answered = statistics.requests.count
+        for _ in range(50):
+            client.call("ServerLive")
+            assert max(stream.held for stream in server.app.streams) <= 4
+    assert answered < 32
     assert sorted(int(answer.infer_response.id) for answer in stream) == list(range(count))
+
+
+def test_what_is_held_for_a_caller_that_does_not_read_is_its_window_and_not_one_request_more(
+    serve: Serve, tmp_path: Path
+) -> None:
+    """On a caller without a transport's buffers between, so that every request can be counted."""
+    file = make_models.save(make_models.scale(2.0), tmp_path / "double.onnx")
+    server = serve(model=(str(file),))
+    caller = SlowCaller(request(number, "double").SerializeToString() for number in range(50))
+    stream = server.run_on_loop(InferStream, server.app.codec, caller.as_context(), 4)
+    running = asyncio.run_coroutine_threadsafe(stream.run(), server.loop)
+    turns = iter(range(1000))
+    server.wait_until(lambda: stream.held == 4 and next(turns) == 500)
+    assert (caller.sent, stream.held) == (4, 4)
+    for read in range(1, 51):
+        server.run_on_loop(caller.read)
+        taken = (read, min(read + 4, 50))
+        server.wait_until(lambda taken=taken: (len(caller.taken), caller.sent) == taken)
+        assert stream.held <= 4
+    running.result(20)
+    assert stream.held == 0
+
+
+def held_answers(m: Any, stream: Any, sender: Sender) -> tuple[Any, Any]:
+    """Two requests of a stream, each alone in a batch that is held at the gate; the second may overtake the first."""
+    sender.send(request(1))
+    first = m.gate.batch()
+    sender.send(request(2))
+    return first, m.gate.batch()
+
+
+ORDERED, UNORDERED = [("trtserve-preserve-ordering", value) for value in ("true", "false")]
+
+
+@pytest.mark.parametrize(
+    ("configured", "metadata", "order"),
+    [
+        (False, [], [2, 1]),
+        (False, [ORDERED], [1, 2]),
+        (True, [], [1, 2]),
+        (True, [UNORDERED], [2, 1]),
+    ],
+)
+def test_answers_come_in_order_where_the_model_or_the_stream_wants_it(
+    script: Script, sender: Sender, configured: bool, metadata: Any, order: list[int]
+) -> None:
+    m = script(instances=2, batching=BatchConfig(preserve_ordering=configured))
+    m.gate.shut()
+    stream = m.client.stream(sender, metadata=metadata)
+    first, second = held_answers(m, stream, sender)
+    second.release()
+    statistics = m.server.app.registry.find("m").statistics
+    m.server.wait_until(lambda: statistics.requests.count == 1)
+    early = numbers([next(stream)]) if order == [2, 1] else []
+    first.release()
+    m.gate.open()
+    sender.end()
+    assert early + numbers(stream) == order
+
+
+def test_an_error_stands_in_line_on_a_stream_in_order(script: Script, sender: Sender) -> None:
+    m = script()
+    m.gate.shut()
+    stream = m.client.stream(sender, metadata=[ORDERED])
+    sender.send(request(1), infer_request("nobody", {}, id="2"))
+    m.gate.batch()
+    m.server.wait_until(lambda: [each.held for each in m.server.app.streams] == [2])
+    m.gate.open()
+    sender.end()
+    answers = list(stream)
+    assert [answer.infer_response.id for answer in answers] == ["1", "2"]
+    assert [bool(answer.error_message) for answer in answers] == [False, True]
+
+
+def test_a_model_in_order_does_not_hold_up_others_of_its_stream(script: Script, sender: Sender, tmp_path: Path) -> None:
+    file = make_models.save(make_models.scale(2.0), tmp_path / "double.onnx")
+    m = script(beside=[str(file)], batching=BatchConfig(preserve_ordering=True))
+    m.gate.shut()
+    stream = m.client.stream(sender)
+    sender.send(request(1))
+    m.gate.batch()
+    sender.send(request(2, "double"))
+    assert next(stream).infer_response.id == "2"
+    m.gate.open()
+    sender.end()
+    assert numbers(stream) == [1]
+
+
+def test_a_choice_of_order_that_says_nothing_is_refused(double: Client) -> None:
+    stream = double.stream([request(1, "double")], metadata=[("trtserve-preserve-ordering", "maybe")])
+    with pytest.raises(grpc.RpcError) as caught:
+        next(stream)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "'maybe'; wanted is true or false" in caught.value.details()
 
 
 def test_a_stream_without_answers_to_wait_for_ends_when_the_server_stops(
@@ -218,6 +352,21 @@ def test_a_stream_without_answers_to_wait_for_ends_when_the_server_stops(
         next(stream)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert "the server is stopping" in caught.value.details()
+
+
+def test_a_stream_that_is_ended_before_its_first_read_ends(serve: Serve, tmp_path: Path) -> None:
+    file = make_models.save(make_models.scale(2.0), tmp_path / "double.onnx")
+    server = serve(model=(str(file),))
+
+    async def begin_and_end() -> None:
+        stream = InferStream(server.app.codec, SlowCaller().as_context(), 4)
+        running = asyncio.ensure_future(stream.run())
+        await asyncio.sleep(0)  # the stream has begun, its reader not yet
+        stream.end()
+        with pytest.raises(ServerStopping):
+            await running
+
+    asyncio.run_coroutine_threadsafe(begin_and_end(), server.loop).result(20)
 
 
 def test_streams_that_begin_while_the_server_stops_do_not_hold_up_the_stop(

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from typing import Any
+from urllib.request import urlopen
 
 import uvloop
 
@@ -20,7 +21,9 @@ class RunningServer:
     """
 
     def __init__(self, *, loaded: bool = True, **options: Any) -> None:
-        self.config = ServerConfig(**{"grpc_address": "127.0.0.1:0", "http_address": "127.0.0.1:0", **options})
+        ports = {"grpc_address": "127.0.0.1:0", "http_address": "127.0.0.1:0"}
+        # Most tests have no more calls to be refused when they stop their server.
+        self.config = ServerConfig(**{**ports, "shutdown_quiet_s": 0.0, **options})
         self._loaded = loaded
         self._started = threading.Event()
         self._error: BaseException | None = None
@@ -40,6 +43,12 @@ class RunningServer:
     def metrics_url(self) -> str:
         """Where the metrics are."""
         return f"http://127.0.0.1:{self.app.http_port}/metrics"
+
+    def metrics(self) -> str:
+        """What the metrics endpoint gives."""
+        with urlopen(self.metrics_url, timeout=20) as response:
+            text: str = response.read().decode()
+        return text
 
     def stop(self, drain_timeout_s: float = 10.0) -> bool:
         """Drains and ends the server; False where requests were lost. May be called again."""

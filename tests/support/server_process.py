@@ -55,6 +55,7 @@ class ServerProcess:
             if not line:
                 raise AssertionError(f"no banner:\n{self._banner}{self.log}")
             self._banner += line
+        self._watchdog.cancel()
         return self._banner
 
     @property
@@ -75,7 +76,7 @@ class ServerProcess:
 
     @property
     def resident_bytes(self) -> int:
-        """The memory that the process has in use now."""
+        """The memory that the process has in RAM now."""
         pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 

@@ -63,6 +63,19 @@ def test_tests_never_sleep():
     assert sleepers == []
 
 
+def test_no_deadline_hangs_on_the_wall_clock():
+    """Which may be set at any time: only the monotonic clock is read where requests are taken and scheduled."""
+    readers = [
+        named(path)
+        for path in PRODUCT
+        for node in ast.walk(ast.parse(path.read_text()))
+        if {"rpc", "scheduling"} & set(path.parts)
+        and isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("time.time", "time", "time.time_ns", "datetime.now", "datetime.datetime.now")
+    ]
+    assert readers == []
+
+
 def test_test_files_have_unique_names():
     names = [path.name for path in TESTS if path.name.startswith("test_")]
     assert len(names) == len(set(names))

@@ -6,10 +6,12 @@ import logging
 from collections.abc import Callable
 
 from trtserve_engines.engine import ExecutionContext
+from trtserve_server.models.checked_context import CheckedContext
 from trtserve_server.models.loader import LoadedModel, warm_up
 from trtserve_server.scheduling.batcher import Batcher
 from trtserve_server.scheduling.host import Host
 from trtserve_server.scheduling.instance import InlineInstance, Instance, ThreadInstance
+from trtserve_server.statistics import NanCount
 
 log = logging.getLogger(__name__)
 
@@ -22,10 +24,11 @@ MAX_LOST = 8
 class InstanceGroup:
     """The instances of `loaded`, which work for `batcher`. All but `close` belongs to the scheduling thread."""
 
-    def __init__(self, loaded: LoadedModel, batcher: Batcher, host: Host) -> None:
+    def __init__(self, loaded: LoadedModel, batcher: Batcher, host: Host, nan: NanCount) -> None:
         self._loaded = loaded
         self._batcher = batcher
         self._host = host
+        self._nan = nan
         self._name = f"{loaded.source.name}/{loaded.source.version}"
         self._instances: list[Instance] = []
         self._stopped = False
@@ -93,7 +96,8 @@ class InstanceGroup:
         except BaseException:
             context.close()
             raise
-        return context
+        interval = loaded.source.config.nan_check_interval
+        return CheckedContext(self._name, context, loaded.engine.signature.outputs, interval, self._nan)
 
     def _started(self, instance: Instance, error: Exception | None) -> None:
         self._starting -= 1

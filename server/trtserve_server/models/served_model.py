@@ -37,8 +37,11 @@ class ServedModel:
         self.signature: Signature = loaded.signature
         self.statistics = ModelStatistics()
         self._one_key = all(DYNAMIC not in spec.shape[1:] for spec in self.signature.inputs)
+        self.preserve_ordering = self.config.batching.preserve_ordering
+        self._holds = 0
+        self._on_drained: Callable[[], None] | None = None
         self.batcher = Batcher(self.name, _batcher_options(loaded), host.reactor, self.statistics, host.budget)
-        self._instances = InstanceGroup(loaded, self.batcher, host)
+        self._instances = InstanceGroup(loaded, self.batcher, host, self.statistics.nan)
 
     @property
     def config(self) -> ModelConfig:
@@ -81,6 +84,11 @@ class ServedModel:
         return self._loaded.instances
 
     @property
+    def inline(self) -> bool:
+        """Whether it runs on the scheduling thread itself."""
+        return self._loaded.inline
+
+    @property
     def waiting(self) -> int:
         """Requests in the queue."""
         return self.batcher.waiting
@@ -100,27 +108,52 @@ class ServedModel:
 
     def check(self, inputs: Mapping[str, np.ndarray]) -> tuple[int, BatchKey]:
         """The rows of inputs that fit the model, and what they can share a batch by. Raises InvalidRequest."""
-        try:
-            self.signature.check(inputs, _wire_name)
-        except SignatureError as error:
-            raise InvalidRequest(f"model {self.name!r}: {error}{self._dimensions_hint(inputs)}") from None
+        self._check_signature(inputs)
         if not self.max_batch_size:
             return 1, ()
-        # Where only the rows can differ, all requests can share a batch.
-        key = () if self._one_key else tuple(inputs[spec.name].shape[1:] for spec in self.signature.inputs)
-        return self._rows(inputs), key
+        rows = self._rows(inputs)
+        if not 0 < rows <= self.max_batch_size:
+            raise InvalidRequest(
+                f"model {self.name!r}: a batch of {rows} rows given, 1 to {self.max_batch_size} wanted;"
+                " send fewer rows per request or raise max_batch_size"
+            )
+        return rows, self._batch_key(inputs)
 
-    def submit(self, request: InferRequest) -> None:
-        """Takes a request whose inputs have been checked."""
-        self.batcher.submit((request,))
+    def check_batch(self, inputs: Mapping[str, np.ndarray]) -> tuple[int, BatchKey]:
+        """The same for a batch of any size, that will be cut into pieces. Raises InvalidRequest."""
+        self._check_signature(inputs)
+        if not self.max_batch_size:
+            raise InvalidRequest(
+                f"model {self.name!r} is not batched ({self.batching_reason}), so it has no rows; send ModelInfer"
+            )
+        rows = self._rows(inputs)
+        if rows == 0:
+            raise InvalidRequest(f"model {self.name!r}: a batch of 0 rows given, 1 or more wanted")
+        return rows, self._batch_key(inputs)
+
+    def submit(self, requests: Sequence[InferRequest]) -> None:
+        """Takes requests whose inputs have been checked."""
+        self.batcher.submit(requests)
 
     def cancel(self, request: InferRequest) -> None:
         """Gives up a request whose caller is gone."""
         self.batcher.cancel(request)
 
+    def hold(self) -> None:
+        """Puts a drain off: what was accepted is a batch of which some pieces are still to be submitted."""
+        self._holds += 1
+
+    def release(self) -> None:
+        """Takes a `hold` back."""
+        self._holds -= 1
+        if not self._holds and self._on_drained is not None:
+            self.batcher.drain(self._on_drained)
+
     def drain(self, on_drained: Callable[[], None]) -> None:
-        """Takes nothing new; calls `on_drained` when all that was accepted is answered."""
-        self.batcher.drain(on_drained)
+        """Takes nothing new once nobody holds the model; calls `on_drained` when all that was accepted is answered."""
+        self._on_drained = on_drained
+        if not self._holds:
+            self.batcher.drain(on_drained)
 
     def abort(self, error: RequestError) -> None:
         """Fails everything that waits."""
@@ -151,12 +184,17 @@ class ServedModel:
             raise InvalidRequest(
                 f"model {self.name!r}: inputs differ in their number of rows: {counts}; make them equal"
             )
-        if not 0 < rows <= self.max_batch_size:
-            raise InvalidRequest(
-                f"model {self.name!r}: a batch of {rows} rows given, 1 to {self.max_batch_size} wanted;"
-                " send fewer rows per request or raise max_batch_size"
-            )
         return rows
+
+    def _check_signature(self, inputs: Mapping[str, np.ndarray]) -> None:
+        try:
+            self.signature.check(inputs, _wire_name)
+        except SignatureError as error:
+            raise InvalidRequest(f"model {self.name!r}: {error}{self._dimensions_hint(inputs)}") from None
+
+    def _batch_key(self, inputs: Mapping[str, np.ndarray]) -> BatchKey:
+        # Where only the rows can differ, all requests can share a batch.
+        return () if self._one_key else tuple(inputs[spec.name].shape[1:] for spec in self.signature.inputs)
 
 
 def _batcher_options(loaded: LoadedModel) -> BatcherOptions:

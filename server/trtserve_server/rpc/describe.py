@@ -61,6 +61,7 @@ def model_config(model: ServedModel) -> ModelConfig:
         batching = effective.batching
         config.dynamic_batching.preferred_batch_size.extend(batching.preferred_batch_sizes)
         config.dynamic_batching.max_queue_delay_microseconds = batching.max_queue_delay_us
+        config.dynamic_batching.preserve_ordering = batching.preserve_ordering
         config.dynamic_batching.priority_levels = batching.priority_levels
         config.dynamic_batching.default_priority_level = batching.default_priority_level
         _fill_queue_policy(config.dynamic_batching.default_queue_policy, batching)

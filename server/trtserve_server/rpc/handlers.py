@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from trtserve_protos import timing
 from trtserve_protos.errors import WireError
 from trtserve_protos.methods import Method
 from trtserve_server.errors import NotSupported
@@ -34,10 +35,12 @@ def generic_handler(
     raw: Mapping[str, BytesCall] | None = None,
     streams: Mapping[str, StreamCall] | None = None,
     server_streams: Mapping[str, ServerStreamCall] | None = None,
+    explained: Mapping[str, BytesCall] | None = None,
 ) -> grpc.GenericRpcHandler:
     """One service. A call that is in `methods` and in no mapping is answered with UNIMPLEMENTED and a reason.
 
     `messages` take and give protobuf messages, `raw` bytes; both kinds of streams write bytes on the context.
+    `explained` are the calls of `raw` whose metadata asks for their timing.
     """
     raw, streams, server_streams = raw or {}, streams or {}, server_streams or {}
     handlers: dict[str, Any] = {}
@@ -52,7 +55,25 @@ def generic_handler(
             handlers[name] = grpc.unary_unary_rpc_method_handler(_translated(_parsed(method, messages[name])))
         else:
             handlers[name] = grpc.unary_unary_rpc_method_handler(_translated(_not_supported(method)))
-    return grpc.method_handlers_generic_handler(service, handlers)
+    asking: dict[str, Any] = {
+        name: grpc.unary_unary_rpc_method_handler(_translated(call)) for name, call in (explained or {}).items()
+    }
+    return _Service(service, handlers, {**handlers, **asking})
+
+
+class _Service(grpc.GenericRpcHandler):
+    """Finds the handler of a call. gRPC hands over the metadata here anyway; a call that read it would pay again."""
+
+    def __init__(self, service: str, handlers: Mapping[str, Any], asking: Mapping[str, Any]) -> None:
+        self._handlers = {f"/{service}/{name}": handler for name, handler in handlers.items()}
+        self._asking = {f"/{service}/{name}": handler for name, handler in asking.items()}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """The handler; None where the call is not of this service."""
+        for key, value in handler_call_details.invocation_metadata:
+            if key == timing.ASK and value == "true":
+                return self._asking.get(handler_call_details.method)
+        return self._handlers.get(handler_call_details.method)
 
 
 def parse(method: Method, message: bytes) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtserve_protos import dtypes, wire
+from trtserve_protos import dtypes, timing, wire
 from trtserve_protos.errors import ProtocolError
 from trtserve_protos.tensors import array_from_contents, array_from_raw, fill_contents, has_contents, raw_from_array
 from trtserve_server.errors import InvalidRequest, NotSupported
@@ -18,6 +18,7 @@ from trtserve_server.request import Complete, InferRequest, InferResponse
 from trtserve_server.rpc.batch_dimension import as_model, extra_dimensions
 from trtserve_server.rpc.classification import classify
 from trtserve_server.rpc.custom_parameters import custom_parameters
+from trtserve_server.rpc.explain import explain
 from trtserve_server.rpc.infer_plan import InferPlan, PlannedInput, PlannedOutput, Raw
 from trtserve_server.tracing import Tracer
 
@@ -53,18 +54,41 @@ class InferCodec:
             plan, arrays = self._make_plan(parts)
         else:
             arrays = plan.arrays(parts.raw)
+        return plan, self.request(plan, parts.id, arrays, complete, now, time_left_s, size)
+
+    def request(
+        self,
+        plan: InferPlan,
+        request_id: str,
+        arrays: dict[str, np.ndarray],
+        complete: Complete,
+        now: float,
+        time_left_s: float | None,
+        size: int,
+    ) -> InferRequest:
+        """The core's request for arrays that have been checked, which hold `size` bytes."""
         if self._tracer.active:
             model = plan.model
-            complete = self._tracer.traced((model.name, model.version), parts.id, arrays, now, complete)
-        return plan, plan.request(arrays, complete, now, time_left_s, size)
+            complete = self._tracer.traced((model.name, model.version), request_id, arrays, now, complete)
+        return plan.request(arrays, complete, now, time_left_s, size)
 
-    def encode(self, plan: InferPlan, response: InferResponse, request_id: str) -> list[Any]:
-        """The pieces of the response message."""
-        if plan.raw_form and not plan.outputs:
+    def decode_batch(self, parts: wire.Parts) -> tuple[InferPlan, dict[str, np.ndarray], int]:
+        """A plan for pieces of a batch of any size, the whole batch, and its rows. Raises as `decode` does."""
+        plan, arrays = self._read(parts)
+        rows, plan.batch_key = plan.model.check_batch(arrays)
+        return plan, arrays, rows
+
+    def encode(
+        self, plan: InferPlan, response: InferResponse, request_id: str, *, explained: bool = False
+    ) -> list[Any]:
+        """The pieces of the response message; `explained` puts its timing in, as the plan may want too."""
+        if plan.plain and not explained:
             return plan.raw_response(response, request_id)
         arrays = _requested(plan, response)
         header = plan.header(arrays)
         header.id = request_id
+        if explained or plan.explain:
+            explain(header, plan.model, response)
         if plan.raw_form or not all(has_contents(dtypes.from_numpy(array.dtype)) for array in arrays.values()):
             raw = [raw_from_array(array) for array in arrays.values()]
             return wire.join(header.SerializeToString(), wire.RESPONSE_RAW_FIELD, raw)
@@ -73,6 +97,17 @@ class InferCodec:
         return [header.SerializeToString()]
 
     def _make_plan(self, parts: wire.Parts) -> tuple[InferPlan, dict[str, np.ndarray]]:
+        plan, arrays = self._read(parts)
+        plan.rows, plan.batch_key = plan.model.check(arrays)
+        strings = any(array.dtype.kind == "O" for array in arrays.values())  # their content is checked every time
+        if parts.raw and not strings and len(parts.header) <= _MAX_HEADER_BYTES:
+            if len(self._plans) >= _MAX_PLANS:
+                self._plans.clear()
+            self._plans[parts.header] = plan
+        return plan, arrays
+
+    def _read(self, parts: wire.Parts) -> tuple[InferPlan, dict[str, np.ndarray]]:
+        """What a request says; whether its inputs fit the model is still to be checked."""
         message = wire.parse_infer_request(parts.header)
         model = self._registry.find(message.model_name, message.model_version)
         arrays = _inputs(message, parts.raw)
@@ -89,13 +124,8 @@ class InferCodec:
             wait_limit_s=wait_limit_s,
             extra_dimensions=extra,
             parameters=custom_parameters(message.parameters),
+            explain=_flag(message.parameters, timing.ASK),
         )
-        plan.rows, plan.batch_key = model.check(arrays)
-        strings = any(array.dtype.kind == "O" for array in arrays.values())  # their content is checked every time
-        if parts.raw and not strings and len(parts.header) <= _MAX_HEADER_BYTES:
-            if len(self._plans) >= _MAX_PLANS:
-                self._plans.clear()
-            self._plans[parts.header] = plan
         return plan, arrays
 
 
@@ -189,6 +219,13 @@ def _is_sequence(parameters: Mapping[str, InferParameter]) -> bool:
     if any(parameters[key].bool_param for key in ("sequence_start", "sequence_end") if key in parameters):
         return True
     return "sequence_id" in parameters and _value(parameters["sequence_id"]) not in (0, "")
+
+
+def _flag(parameters: Mapping[str, InferParameter], key: str) -> bool:
+    value = _value(parameters[key]) if key in parameters else False
+    if value not in (True, False, "true", "false"):
+        raise InvalidRequest(f"parameter {key!r} is {repr(value)[:40]}; wanted is true or false")
+    return value in (True, "true")
 
 
 def _whole_number(parameters: Mapping[str, InferParameter], key: str) -> int:

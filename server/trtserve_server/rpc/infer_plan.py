@@ -51,11 +51,13 @@ class InferPlan:
     __slots__ = (
         "_heads",
         "batch_key",
+        "explain",
         "extra_dimensions",
         "inputs",
         "model",
         "outputs",
         "parameters",
+        "plain",
         "priority",
         "raw_form",
         "rows",
@@ -73,11 +75,15 @@ class InferPlan:
         wait_limit_s: float = math.inf,
         extra_dimensions: int = 0,
         parameters: Mapping[str, InferParameter] | None = None,
+        explain: bool = False,
     ) -> None:
         self.model = model
         self.inputs = inputs
         self.outputs = outputs
         self.raw_form = raw_form
+        self.explain = explain
+        # An answer that is its outputs as they are needs nothing but a known head before each.
+        self.plain = raw_form and not outputs and not explain
         self.priority = priority
         self.wait_limit_s = wait_limit_s
         self.extra_dimensions = extra_dimensions

@@ -12,14 +12,14 @@ import grpc
 
 from trtserve_protos import oip, wire
 from trtserve_server import __version__
-from trtserve_server.errors import RequestError, ServerStopping
+from trtserve_server.errors import RequestError
 from trtserve_server.models.registry import Registry, State
 from trtserve_server.request import Outcome
 from trtserve_server.rpc import describe
 from trtserve_server.rpc.handlers import Context, MessageCall, generic_handler
 from trtserve_server.rpc.infer_codec import InferCodec
+from trtserve_server.rpc.intake import Intake
 from trtserve_server.rpc.stream import InferStream
-from trtserve_server.tracing import Tracer
 
 if TYPE_CHECKING:
     from trtserve_protos.oip import (
@@ -62,19 +62,20 @@ class OipService:
     def __init__(
         self,
         registry: Registry,
+        codec: InferCodec,
+        intake: Intake,
         is_ready: Callable[[], bool],
         stream_window: int,
         *,
-        tracer: Tracer,
         messages: Mapping[str, MessageCall],
     ) -> None:
         self._registry = registry
+        self._codec = codec
+        self._intake = intake
         self._messages = messages
-        self._codec = InferCodec(registry, tracer)
         self._is_ready = is_ready
         self._stream_window = stream_window
-        self._streams: set[InferStream] = set()
-        self._streams_ended = False
+        self.streams: set[InferStream] = set()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The service for a grpc.aio server."""
@@ -82,6 +83,7 @@ class OipService:
             oip.SERVICE,
             oip.METHODS,
             raw={"ModelInfer": self.model_infer},
+            explained={"ModelInfer": partial(self.model_infer, explained=True)},
             streams={"ModelStreamInfer": self.model_stream_infer},
             messages={
                 "ServerLive": self.server_live,
@@ -95,38 +97,37 @@ class OipService:
             },
         )
 
-    async def model_infer(self, data: bytes, context: Context) -> bytes:
-        """Runs a request and gives its outputs."""
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        parts = wire.split_infer_request(data)
-        plan, request = self._codec.decode(
-            parts, partial(_set, future), monotonic(), context.time_remaining(), len(data)
-        )
-        plan.model.submit(request)
-        try:
-            outcome = await future
-        except asyncio.CancelledError:
-            plan.model.cancel(request)
-            raise
-        if isinstance(outcome, RequestError):
-            raise outcome
-        return b"".join(self._codec.encode(plan, outcome, parts.id))
+    async def model_infer(self, data: bytes, context: Context, *, explained: bool = False) -> bytes:
+        """Runs a request and gives its outputs; `explained` adds where the time went."""
+        with self._intake:
+            future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+            parts = wire.split_infer_request(data)
+            plan, request = self._codec.decode(
+                parts, partial(_set, future), monotonic(), context.time_remaining(), len(data)
+            )
+            plan.model.submit((request,))
+            try:
+                outcome = await future
+            except asyncio.CancelledError:
+                plan.model.cancel(request)
+                raise
+            if isinstance(outcome, RequestError):
+                raise outcome
+            return b"".join(self._codec.encode(plan, outcome, parts.id, explained=explained))
 
     async def model_stream_infer(self, context: Context) -> None:
         """Runs the requests of a stream. Raises ServerStopping."""
-        if self._streams_ended:
-            raise ServerStopping("the server is stopping; send elsewhere")
-        stream = InferStream(self._codec, context, self._stream_window)
-        self._streams.add(stream)
-        try:
-            await stream.run()
-        finally:
-            self._streams.discard(stream)
+        with self._intake:
+            stream = InferStream(self._codec, context, self._stream_window)
+            self.streams.add(stream)
+            try:
+                await stream.run()
+            finally:
+                self.streams.discard(stream)
 
     def end_streams(self) -> None:
-        """Ends every stream once what was read from it is answered, and takes no new one."""
-        self._streams_ended = True
-        for stream in self._streams:
+        """Ends every stream once what was read from it is answered."""
+        for stream in self.streams:
             stream.end()
 
     async def server_live(self, request: ServerLiveRequest, context: Context) -> ServerLiveResponse:

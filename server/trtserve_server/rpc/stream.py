@@ -1,20 +1,22 @@
-"""ModelStreamInfer: many requests in flight on one stream, answered as they complete, errors inside the stream.
+"""ModelStreamInfer: many requests in flight on one stream, answered as they complete or in order, errors inside it.
 
-A bounded window: the stream is read again only when an answer has been written, so a client that does not read its
+The stream is read again only while a place of its window is free (answers.py), so a client that does not read its
 answers is not read from either.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import math
 from time import monotonic
 
 import grpc.aio
 
-from trtserve_protos import oip, wire
-from trtserve_server.errors import RequestError, ServerStopping
+from trtserve_protos import oip, timing, wire
+from trtserve_server.errors import InvalidRequest, RequestError, ServerStopping
+from trtserve_server.models.served_model import ServedModel
 from trtserve_server.request import InferRequest, Outcome
+from trtserve_server.rpc.answers import Answers, Lane, Place
 from trtserve_server.rpc.custom_parameters import FINAL_RESPONSE
 from trtserve_server.rpc.handlers import Context
 from trtserve_server.rpc.infer_codec import InferCodec
@@ -24,14 +26,18 @@ from trtserve_server.rpc.status import status_of
 ERRORS_AS_STATUS = "triton_grpc_error"
 """Metadata key of Triton's: "true" turns the first error into the stream's status."""
 
+PRESERVE_ORDERING = "trtserve-preserve-ordering"
+"""Metadata key: "true" = all answers in the order of the requests, "false" = none; absent = as each model has it."""
+
 
 class _Flight:
     """A request of a stream between its arrival and its answer."""
 
-    __slots__ = ("_stream", "id", "plan", "request")
+    __slots__ = ("_stream", "id", "place", "plan", "request")
 
     plan: InferPlan
     request: InferRequest
+    place: Place
 
     def __init__(self, stream: InferStream, request_id: str) -> None:
         self._stream = stream
@@ -42,25 +48,38 @@ class _Flight:
 
 
 class InferStream:
-    """One stream, from its first read to its last write."""
+    """One stream, from its first read to its last write. Raises InvalidRequest for metadata that says nothing."""
 
     def __init__(self, codec: InferCodec, context: Context, window: int) -> None:
         self._codec = codec
         self._context = context
-        self._slots = asyncio.Semaphore(window)
-        self._answers: deque[bytes | Exception] = deque()
-        self._answer_ready = asyncio.Event()
+        self._answers = Answers(context.write, window)
         self._in_flight: set[_Flight] = set()
-        self._reading = True
         self._ended = False
+        # Once, on our clock: what gRPC says is left follows the wall clock, which may be set while the stream lives.
+        left_s = context.time_remaining()
+        self._deadline = math.inf if left_s is None else monotonic() + left_s
         metadata = dict(context.invocation_metadata() or ())
         self._errors_as_status = metadata.get(ERRORS_AS_STATUS) == "true"
+        self._explained = metadata.get(timing.ASK) == "true"
+        self._ordered = _choice(metadata, PRESERVE_ORDERING)
+        self._lane = Lane()  # of the whole stream
+        self._model_lanes: dict[str, Lane] = {}
+        self._later: dict[ServedModel, list[InferRequest]] = {}
+        self._answers.on_last = self._submit_later
+
+    @property
+    def held(self) -> int:
+        """Requests that were read and whose answers are not written."""
+        return self._answers.held
 
     async def run(self) -> None:
         """Serves the stream until the client has half-closed and every request is answered."""
         self._reader = asyncio.get_running_loop().create_task(self._read())
+        # Not at the end of _read: a task that is cancelled before its first step never comes there.
+        self._reader.add_done_callback(lambda _: self._answers.close())
         try:
-            await self._write()
+            await self._answers.write_all()
             if self._ended:
                 raise ServerStopping(
                     "the server is stopping; requests without an answer were not run, send them elsewhere"
@@ -70,6 +89,8 @@ class InferStream:
             self._reader.cancel()
             for flight in tuple(self._in_flight):
                 flight.plan.model.cancel(flight.request)
+            for model in self._later:
+                model.release()
 
     def end(self) -> None:
         """Reads nothing more; the stream ends with UNAVAILABLE once what was read is answered.
@@ -81,67 +102,84 @@ class InferStream:
             self._reader.cancel()
 
     async def _read(self) -> None:
-        try:
-            while True:
-                await self._slots.acquire()
-                data = await self._context.read()
-                if data is grpc.aio.EOF:
-                    return
-                self._take(data)
-        finally:
-            self._reading = False
-            self._answer_ready.set()
-
-    async def _write(self) -> None:
-        while self._reading or self._in_flight or self._answers:
-            while self._answers:
-                answer = self._answers.popleft()
-                if isinstance(answer, Exception):
-                    code, details = status_of(answer)
-                    await self._context.abort(code, details)
-                else:
-                    await self._context.write(answer)
-                    self._slots.release()
-            self._answer_ready.clear()
-            if self._reading or self._in_flight:
-                await self._answer_ready.wait()
+        answers, read = self._answers, self._context.read
+        while True:
+            if answers.full:
+                await answers.room()
+            data = await read()
+            if data is grpc.aio.EOF:
+                return
+            self._take(data)
 
     def _take(self, data: bytes) -> None:
         """Submits one request; its answer, or why there is none, is queued for writing."""
-        request_id = ""
+        flight = _Flight(self, "")
         try:
             parts = wire.split_infer_request(data)
-            request_id = parts.id
-            flight = _Flight(self, request_id)
+            flight.id = parts.id
+            now = monotonic()
             flight.plan, flight.request = self._codec.decode(
-                parts, flight.complete, monotonic(), self._context.time_remaining(), len(data)
+                parts, flight.complete, now, self._deadline - now, len(data)
             )
         except Exception as error:
-            self._fail(error, request_id)
+            flight.place = self._answers.take(self._lane if self._ordered else None)
+            self._fail(flight, error)
             return
+        flight.place = self._answers.take(self._lane_of(flight.plan))
         self._in_flight.add(flight)
-        flight.plan.model.submit(flight.request)
+        model = flight.plan.model
+        if model.inline and self._answers.more:
+            self._put_off(model, flight.request)
+        else:
+            model.submit((flight.request,))
+
+    def _put_off(self, model: ServedModel, request: InferRequest) -> None:
+        """Keeps a request until the answers before it are written: its own could not leave sooner anyway.
+
+        Such requests run in one batch. A model with a thread could compute meanwhile, so it gets them at once.
+        """
+        if model not in self._later:
+            self._later[model] = []
+            model.hold()
+        self._later[model].append(request)
+
+    def _submit_later(self) -> None:
+        later, self._later = self._later, {}
+        for model, requests in later.items():
+            model.submit(requests)
+            model.release()
+
+    def _lane_of(self, plan: InferPlan) -> Lane | None:
+        """Where the answer has to stand in line, if anywhere."""
+        if self._ordered is not None:
+            return self._lane if self._ordered else None
+        if not plan.model.preserve_ordering:
+            return None
+        return self._model_lanes.setdefault(plan.model.name, Lane())
 
     def _answer(self, flight: _Flight, outcome: Outcome) -> None:
         self._in_flight.discard(flight)
         try:
             if isinstance(outcome, RequestError):
                 raise outcome
-            pieces = self._codec.encode(flight.plan, outcome, flight.id)
-            self._queue(wire.stream_response([*pieces, FINAL_RESPONSE]))
+            pieces = self._codec.encode(flight.plan, outcome, flight.id, explained=self._explained)
+            self._answers.put(flight.place, wire.stream_response([*pieces, FINAL_RESPONSE]))
         except Exception as error:
-            self._fail(error, flight.id)
+            self._fail(flight, error)
 
-    def _fail(self, error: Exception, request_id: str) -> None:
+    def _fail(self, flight: _Flight, error: Exception) -> None:
         if self._errors_as_status:
-            self._queue(error)
+            self._answers.put(flight.place, error)
             return
         _, details = status_of(error)
         response = oip.ModelStreamInferResponse(error_message=details)
         response.infer_response.MergeFromString(FINAL_RESPONSE)
-        response.infer_response.id = request_id
-        self._queue(response.SerializeToString())
+        response.infer_response.id = flight.id
+        self._answers.put(flight.place, response.SerializeToString())
 
-    def _queue(self, answer: bytes | Exception) -> None:
-        self._answers.append(answer)
-        self._answer_ready.set()
+
+def _choice(metadata: dict[str, str | bytes], key: str) -> bool | None:
+    value = metadata.get(key)
+    if value not in (None, "true", "false"):
+        raise InvalidRequest(f"metadata {key!r} is {value!r}; wanted is true or false")
+    return None if value is None else value == "true"

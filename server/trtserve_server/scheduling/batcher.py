@@ -174,7 +174,8 @@ class Batcher:
         if self._closed is not None:
             raise type(self._closed)(str(self._closed))
         self._queue.place(request)
-        if request.expires != math.inf and (reason := self._forecast.refusal(request, now)):
+        start_by = self._queue.refused_at(request)
+        if start_by != math.inf and (reason := self._forecast.refusal(request, start_by, now)):
             raise DeadlineExceeded(f"model {self._name!r}: {reason}")
         try:
             self._budget.take(request.size_bytes)

@@ -25,17 +25,17 @@ class Forecast:
         self._pace = pace
         self._max_rows = max_rows
 
-    def refusal(self, request: InferRequest, now: float) -> str:
-        """Why a request, which is placed but not yet pushed, cannot be answered in time; "" where it can."""
+    def refusal(self, request: InferRequest, start_by: float, now: float) -> str:
+        """Why a request, which is placed but not yet pushed, cannot start by `start_by` or be answered in time."""
         rows = self._queue.rows
         wait_s = 0.0 if self._pool.idle else self._until_idle_s(now)
         if rows:
-            if now + (wait_s + self.drain_s()) * MARGIN + self._pace.run_s(self._max_rows) < request.expires:
+            if now + (wait_s + self.drain_s()) * MARGIN + self._pace.run_s(self._max_rows) < start_by:
                 return ""  # in time even behind all others
             rows = int(self._queue.rows_before(request))
         wait_s += rows * self._pace.row_s
         run_s = self.run_s(min(self._max_rows, rows + request.rows), now)
-        return too_late(now, request.deadline, request.expires, wait_s, run_s)
+        return too_late(now, request.deadline, start_by, wait_s, run_s)
 
     def run_s(self, rows: int, now: float) -> float:
         """The least that a run of `rows` rows takes; 0 where that is to be found out anew."""

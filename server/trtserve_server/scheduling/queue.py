@@ -97,6 +97,11 @@ class RequestQueue:
         if limit_s != math.inf:
             request.expires = min(request.deadline, request.arrived + limit_s)
 
+    def refused_at(self, request: InferRequest) -> float:
+        """When a request that is placed is refused if its run has not started by then; infinity where never."""
+        delayed = self._by_level is not None and self._policy.of_level(request.level).delay
+        return request.deadline if delayed else request.expires
+
     def push(self, request: InferRequest) -> None:
         """Adds a request that has been placed. Raises QueueFull."""
         policy = self._policy

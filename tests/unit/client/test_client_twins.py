@@ -18,7 +18,7 @@ def parameters(function: object) -> list[tuple[str, object, object]]:
 
 def test_both_have_the_same_methods() -> None:
     assert sorted(name for name in vars(aio.Client) if not name.startswith("_")) == METHODS
-    assert len(METHODS) == 12
+    assert len(METHODS) == 13
 
 
 @pytest.mark.parametrize("name", ["__init__", *METHODS])
@@ -33,9 +33,12 @@ def test_a_method_has_the_same_parameters_and_text(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_gives_the_same(name: str) -> None:
     sync, asynchronous = (getattr(cls, name).__annotations__["return"] for cls in (client.Client, aio.Client))
-    wanted = {"Generator[Result | StreamError, None, None]": "AsyncGenerator[Result | StreamError, None]"}
+    wanted = {
+        "Generator[Result | StreamError, None, None]": "AsyncGenerator[Result | StreamError, None]",
+        "Generator[Rows, None, None]": "AsyncGenerator[Rows, None]",
+    }
     assert wanted.get(sync, sync) == asynchronous
-    assert name == "stream" or inspect.iscoroutinefunction(getattr(aio.Client, name))
+    assert name in ("stream", "infer_rows") or inspect.iscoroutinefunction(getattr(aio.Client, name))
 
 
 @pytest.mark.parametrize("module", [client, aio], ids=lambda module: module.__name__)

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
-from trtserve_protos import oip, wire
+from trtserve_protos import oip, row_inference, wire
 from trtserve_protos.errors import WireError
 
 quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -362,3 +362,24 @@ def test_the_size_of_a_view_is_counted_in_bytes():
 def test_an_id_behind_a_message_is_its_id(text):
     message = oip.ModelInferResponse(model_name="m").SerializeToString() + wire.id_entry(text)
     assert oip.ModelInferResponse.FromString(message) == oip.ModelInferResponse(model_name="m", id=text)
+
+
+def test_the_messages_of_large_batches_are_those_of_protobuf():
+    batch = oip.ModelInferRequest(model_name="m", id="1")
+    batch.inputs.add(name="x", datatype="UINT8", shape=[3])
+    batch.raw_input_contents.append(b"abc")
+    options = row_inference.InferRowsRequest(rows_per_answer=7, window=300, in_order=True)
+    data = wire.encode_rows_request(options, batch.SerializeToString())
+    assert row_inference.InferRowsRequest.FromString(data) == row_inference.InferRowsRequest(
+        rows_per_answer=7, window=300, in_order=True, batch=batch
+    )
+    read, inside = wire.decode_rows_request(data)
+    assert (read, bytes(inside)) == (options, batch.SerializeToString())
+
+    response = oip.ModelInferResponse(model_name="m", raw_output_contents=[b"x" * 300])
+    data = wire.rows_response(7, 300, [response.SerializeToString()])
+    assert row_inference.InferRowsResponse.FromString(data) == row_inference.InferRowsResponse(
+        first_row=7, row_count=300, response=response
+    )
+    read, inside = wire.decode_rows_response(data)
+    assert (read.first_row, read.row_count, bytes(inside)) == (7, 300, response.SerializeToString())

@@ -156,6 +156,23 @@ def test_a_timeout_with_delay_lets_the_request_run_when_nothing_else_waits():
     assert [batch.parts[0]["x"][0, 0] for batch in rig.instances[0].batches] == [0, 2, 1]
 
 
+def test_a_timeout_with_delay_is_no_reason_to_refuse_however_short_it_is():
+    policy = QueuePolicy(100, 1 << 30, default=LevelPolicy(timeout_s=1e-6, delay=True))
+    rig = Rig(max_rows=1, queue=policy)
+    run_once(rig, 0, 0.1)
+    rig.submit(1)
+    rig.reactor.run()
+    rig.submit(2)
+    rig.reactor.advance(0.002)
+    rig.submit(3, deadline=rig.reactor.now() + 0.05)
+    assert rig.failed(3, DeadlineExceeded)
+    for _ in range(2):
+        rig.instances[0].finish()
+        rig.reactor.run()
+    assert rig.answered(1)
+    assert rig.answered(2)
+
+
 # ---- overload
 
 

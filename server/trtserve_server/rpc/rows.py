@@ -1,0 +1,107 @@
+"""trtserve.v1.RowInference: a batch of any size in one message, its rows back as they finish.
+
+The batch is cut into pieces that fit the model, which share runs with everybody else's requests. No more pieces are
+under way than the window holds (answers.py), so a slow reader holds the batch that it sent and a window of answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from functools import partial
+from time import monotonic
+
+import grpc
+
+from trtserve_protos import row_inference, timing, wire
+from trtserve_server.errors import InvalidRequest, RequestError
+from trtserve_server.request import InferRequest, Outcome
+from trtserve_server.rpc.answers import Answers, Lane, Place
+from trtserve_server.rpc.handlers import Context, generic_handler
+from trtserve_server.rpc.infer_codec import InferCodec
+from trtserve_server.rpc.intake import Intake
+
+
+class RowInferenceService:
+    """The calls of trtserve.v1.RowInference."""
+
+    def __init__(self, codec: InferCodec, intake: Intake, max_window: int) -> None:
+        self._codec = codec
+        self._intake = intake
+        self._max_window = max_window
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The service for a grpc.aio server."""
+        return generic_handler(
+            row_inference.SERVICE, row_inference.METHODS, messages={}, server_streams={"InferRows": self.infer_rows}
+        )
+
+    async def infer_rows(self, data: bytes, context: Context) -> None:
+        """Runs one batch. Raises RequestError and ProtocolError."""
+        with self._intake:
+            await RowCall(self._codec, context, data, self._max_window).run()
+
+
+class RowCall:
+    """One batch, from its message to the answer for its last rows."""
+
+    def __init__(self, codec: InferCodec, context: Context, data: bytes, max_window: int) -> None:
+        options, batch = wire.decode_rows_request(data)
+        parts = wire.split_infer_request(batch)
+        self._codec = codec
+        self._id = parts.id
+        self._size_bytes = len(data)
+        self._plan, self._inputs, self._rows = codec.decode_batch(parts)
+        self._model = self._plan.model
+        self._step = options.rows_per_answer or self._model.max_batch_size
+        if self._step > self._model.max_batch_size:
+            raise InvalidRequest(
+                f"rows_per_answer = {self._step}; model {self._model.name!r} takes at most"
+                f" {self._model.max_batch_size} rows at once (max_batch_size)"
+            )
+        self._answers = Answers(context.write, min(options.window or max_window, max_window))
+        self._lane = Lane() if options.in_order else None
+        self._in_flight: dict[Place, InferRequest] = {}
+        self._explained = (timing.ASK, "true") in (context.invocation_metadata() or ())
+        left_s = context.time_remaining()
+        self._deadline = math.inf if left_s is None else monotonic() + left_s
+
+    async def run(self) -> None:
+        """Ends when all rows are written. Raises the RequestError of the first piece that fails."""
+        self._model.hold()
+        feeder = asyncio.get_running_loop().create_task(self._feed())
+        try:
+            await self._answers.write_all()
+        finally:
+            feeder.cancel()
+            for request in tuple(self._in_flight.values()):
+                self._model.cancel(request)
+            self._model.release()
+
+    async def _feed(self) -> None:
+        for first in range(0, self._rows, self._step):
+            if self._answers.full:
+                await self._answers.room()
+            self._submit(first, min(self._step, self._rows - first))
+        self._answers.close()
+
+    def _submit(self, first: int, count: int) -> None:
+        piece = {name: array[first : first + count] for name, array in self._inputs.items()}
+        place = self._answers.take(self._lane)
+        now = monotonic()
+        complete = partial(self._answer, place, first, count)
+        size = self._size_bytes * count // self._rows
+        request = self._codec.request(self._plan, self._id, piece, complete, now, self._deadline - now, size)
+        request.rows = count
+        self._in_flight[place] = request
+        self._model.submit((request,))
+
+    def _answer(self, place: Place, first: int, count: int, outcome: Outcome) -> None:
+        del self._in_flight[place]
+        try:
+            if isinstance(outcome, RequestError):
+                raise outcome
+            pieces = self._codec.encode(self._plan, outcome, self._id, explained=self._explained)
+            self._answers.put(place, wire.rows_response(first, count, pieces))
+        except Exception as error:
+            self._answers.put(place, error)
