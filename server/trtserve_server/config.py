@@ -21,6 +21,11 @@ from trtserve_engines.config import (
 from trtserve_engines.cuda.open_driver import CUDA_DRIVERS
 from trtserve_engines.tensorrt.cache_options import CacheOptions
 from trtserve_engines.tensorrt.tensorrt_config import TensorRtConfig
+from trtserve_server.gpu_config import (
+    WHILE_BUILDING,
+    InstanceGroupConfig as InstanceGroupConfig,
+    check_batch_of_profile,
+)
 
 TIMEOUT_ACTIONS = ("reject", "delay")
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -30,7 +35,6 @@ TRACE_LEVELS = (OFF, TIMESTAMPS, TENSORS)
 ZERO, RANDOM = "zero", "random"
 MODEL_CONTROL_MODES = ("none", "poll", "explicit")
 MAX_MESSAGE_BYTES = 2**31 - 1
-WHILE_BUILDING = ("wait", "serve-on-cpu")
 
 
 @dataclass(frozen=True)
@@ -128,19 +132,6 @@ class WarmupConfig:
 
 
 @dataclass(frozen=True)
-class InstanceGroupConfig:
-    """Instances of a model on the same devices."""
-
-    count: int = option(1, "instances on each of the devices")
-    device: str = option("", "where they are: cpu, gpu or gpu:0,1; empty = the model's device")
-
-    def __post_init__(self) -> None:
-        check_at_least(self, 1, "count")
-        if self.device:
-            parse_device(self.device)
-
-
-@dataclass(frozen=True)
 class ModelConfig:
     """How one model is served. What is absent is completed from the ONNX graph and the server's defaults."""
 
@@ -181,7 +172,7 @@ class ModelConfig:
         if self.instance_groups and (self.instances or self.device):
             given = "instances" if self.instances else "device"
             raise ConfigError(f"instance_groups and {given} both say where instances are; leave one of them out")
-        _check_batch_of_profile(self.tensorrt)
+        check_batch_of_profile(self.tensorrt)
         _check_inside("filename", self.filename)
         known = self.batching.priority_levels
         for level in self.levels:
@@ -318,7 +309,7 @@ class ServerConfig:
                 f" {self.model_control_mode!r}, which loads every model"
             )
         parse_device(self.device)
-        _check_batch_of_profile(self.tensorrt)
+        check_batch_of_profile(self.tensorrt)
         parse_address(self.grpc_address, "grpc_address")
         if self.http_address:
             parse_address(self.http_address, "http_address")
@@ -334,14 +325,6 @@ def parse_address(address: str, name: str) -> tuple[str, int]:
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
         raise ConfigError(f"{name} = {address!r}; wanted is HOST:PORT, for example 127.0.0.1:8001 or [::1]:8001")
     return host.strip("[]"), int(port)
-
-
-def _check_batch_of_profile(tensorrt: TensorRtConfig) -> None:
-    """A server derives profiles from the batches that it makes itself."""
-    for name in ("max_batch_size", "preferred_batch_size"):
-        if getattr(tensorrt, name) != getattr(TensorRtConfig, name):
-            meant = {"max_batch_size": "max_batch_size", "preferred_batch_size": "batching.preferred_batch_sizes"}[name]
-            raise ConfigError(f"tensorrt.{name} follows from {meant} in a server; set that")
 
 
 def _check_inside(name: str, path: str) -> None:

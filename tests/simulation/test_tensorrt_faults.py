@@ -102,7 +102,7 @@ def test_without_tensorrt_there_is_one_line(cuda, driver, plan, monkeypatch):
 def test_what_does_not_fit_is_refused_before_it_is_made_with_a_list(cuda, request, driver, plan):
     gib = 1 << 30
     thread = DeviceThread(driver, 0, "hog")
-    hog = thread.call(lambda device: device.allocate(device.memory().total - gib))
+    hog = thread.call(lambda device: device.allocate(device.memory().free - gib))
     request.addfinalizer(thread.close)
     request.addfinalizer(lambda: thread.call(lambda device: hog.free()))
     before = cuda.live()
