@@ -83,10 +83,11 @@ verb_test() { # everything, or one kind
     case "${1:-all}" in
     all) shift $(($# > 0)); $VENV/bin/python -m pytest tests --ignore=tests/gpu "$@" ;;
     interop) shift; REQUIRE_STOCK_CLIENTS=1 $VENV/bin/python -m pytest tests/interop "$@" ;;
+    onnx-backend) shift; $VENV/bin/python -m pytest tests/onnx_backend "$@" ;;
     gpu) shift; $VENV/bin/python -m pytest tests/gpu "$@" ;;
     unit | conformance | integration | soak) local kind=$1; shift; $VENV/bin/python -m pytest "tests/$kind" "$@" ;;
     -*) $VENV/bin/python -m pytest tests --ignore=tests/gpu "$@" ;;
-    *) die "test $1 is unknown; known are unit, conformance, integration, interop, soak, gpu" ;;
+    *) die "test $1 is unknown; known are unit, conformance, integration, interop, onnx-backend, soak, gpu" ;;
     esac
 }
 
@@ -126,14 +127,14 @@ verb_help() {
 usage: ./build.sh VERB [arguments]
 
   serve [ARGUMENTS]   set up, then start the server; on examples/models unless models are named
-  test [KIND] [...]   set up, then run all tests, or one kind: unit, conformance, integration, interop, soak
+  test [KIND] [...]   set up, then run all tests, or one kind: unit, conformance, integration, interop, onnx-backend, soak
   soak [SECONDS]      run the soak test for ten minutes, or so many seconds
   check               ruff, mypy (strict), import-linter
   format              let ruff fix and format the code
   setup               make .venv with everything that development needs
   protos              generate the protobuf artefacts again
   matrix              run the client's tests with the oldest and the newest supported packages
-  bench [NAME...]     measure; prints ratios to baselines of the same run
+  bench [NAME...]     measure; prints ratios to baselines of the same run; --write writes docs/benchmarks.md
   wheel               build a wheel into dist/
 TEXT
 }

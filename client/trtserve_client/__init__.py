@@ -28,9 +28,10 @@ from trtserve_client.errors import (
     UnknownError,
     error_from_status,
 )
-from trtserve_client.metadata import ModelIndex, ModelMetadata, ServerMetadata, TensorMetadata
+from trtserve_client.metadata import ModelIndex, ModelMetadata, ServerMetadata, SharedMemoryStatus, TensorMetadata
 from trtserve_client.result import Result
 from trtserve_client.rows import Rows
+from trtserve_client.shared_memory import SharedMemory, SharedRoom, SharedTensor
 from trtserve_protos.timing import Timing
 
 __all__ = [
@@ -56,6 +57,10 @@ __all__ = [
     "Rows",
     "ServerError",
     "ServerMetadata",
+    "SharedMemory",
+    "SharedMemoryStatus",
+    "SharedRoom",
+    "SharedTensor",
     "StreamError",
     "TensorMetadata",
     "Timing",

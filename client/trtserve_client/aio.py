@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
-import grpc
-import grpc.aio
-import numpy as np
-
 from trtserve_client import operations, rows
 from trtserve_client.aio_answers import Answers
-from trtserve_client.aio_requests import Requests, StreamInputs, elements_of, task_is_cancelled
+from trtserve_client.aio_channel import errors_of_call, open_channel
+from trtserve_client.aio_requests import Requests, StreamInputs, elements_of
 from trtserve_client.channel import STREAM_PATH, UNARY_PATHS, ChannelOptions, TlsOptions
 from trtserve_client.endpoint import CallMetadata, Endpoint, deadline_after, seconds_until
-from trtserve_client.errors import ClientError, InputError, StreamError
-from trtserve_client.inputs import Inputs, arrays_from_inputs, fit_inputs
+from trtserve_client.errors import InputError, StreamError
+from trtserve_client.inputs import Inputs, Tensor, arrays_from_inputs, fit_inputs
 from trtserve_client.ledger import StreamInput, StreamLedger
-from trtserve_client.messages import Outputs, Parameters, infer_request
-from trtserve_client.metadata import ModelIndex, ModelMetadata, ServerMetadata
+from trtserve_client.messages import Outputs, Parameters, stream_request
+from trtserve_client.metadata import ModelIndex, ModelMetadata, ServerMetadata, SharedMemoryStatus
 from trtserve_client.operations import Operation
 from trtserve_client.result import Result
 from trtserve_client.rows import Batch, Rows, rows_from_response
+from trtserve_client.shared_memory import SharedMemory
 from trtserve_protos import oip
 
 T = TypeVar("T")
@@ -49,7 +47,7 @@ class Client:
         metadata: CallMetadata = (),
     ) -> None:
         self._endpoint = Endpoint(url, tls, options, metadata)
-        self._channel = _open_channel(self._endpoint)
+        self._channel = open_channel(self._endpoint)
         self._unary: dict[str, Callable[..., Awaitable[bytes]]] = {
             path: self._channel.unary_unary(path) for path in UNARY_PATHS
         }
@@ -145,7 +143,7 @@ class Client:
         async def encode(element: StreamInput) -> bytes:
             wire_id, inputs = ledger.enter(element)
             arrays = await self._arrays(model, version, inputs, check=check, deadline=None, metadata=metadata)
-            return infer_request(model, arrays, version=version, outputs=outputs, id=wire_id, parameters=parameters)
+            return stream_request(model, arrays, version=version, outputs=outputs, id=wire_id, parameters=parameters)
 
         self._endpoint.check_usable()
         requests = Requests(elements_of(inputs_iterable), encode, ledger, in_flight)
@@ -232,6 +230,27 @@ class Client:
         """The status of `service` by the standard health service: SERVING, NOT_SERVING or UNKNOWN; "" = the server."""
         return await self._run(operations.health(service), timeout_s, metadata)
 
+    async def register_shared_memory(
+        self, memory: SharedMemory, *, timeout_s: float | None = None, metadata: CallMetadata | None = None
+    ) -> None:
+        """Lets the server, on this machine, read inputs from the memory and write outputs to it.
+
+        Then memory.tensor(...) and memory.put(...) can be given as inputs, and memory.room(...) as an output.
+        """
+        return await self._run(operations.register_shared_memory(memory), timeout_s, metadata)
+
+    async def unregister_shared_memory(
+        self, memory: SharedMemory, *, timeout_s: float | None = None, metadata: CallMetadata | None = None
+    ) -> None:
+        """Makes the server forget the memory; requests under way keep it."""
+        return await self._run(operations.unregister_shared_memory(memory), timeout_s, metadata)
+
+    async def shared_memory_status(
+        self, *, timeout_s: float | None = None, metadata: CallMetadata | None = None
+    ) -> list[SharedMemoryStatus]:
+        """The system shared memory that is registered, by whomever."""
+        return await self._run(operations.shared_memory_status(), timeout_s, metadata)
+
     async def close(self) -> None:
         """Ends the connection and the calls that run on it. May be called twice, and does nothing in a fork."""
         if self._endpoint.in_own_process and not self._endpoint.closed:
@@ -255,7 +274,7 @@ class Client:
     async def _run(self, operation: Operation[T], timeout_s: float | None, metadata: CallMetadata | None) -> T:
         self._endpoint.check_usable()
         headers = self._endpoint.headers(metadata)
-        with self._errors_of_call(operation.model):
+        with errors_of_call(self._endpoint, operation.model):
             response = await self._unary[operation.path](operation.request, timeout=timeout_s, metadata=headers)
         return operation.answer(response)
 
@@ -268,7 +287,7 @@ class Client:
         check: bool,
         deadline: float | None,
         metadata: CallMetadata | None,
-    ) -> dict[str, np.ndarray]:
+    ) -> dict[str, Tensor]:
         if not check:
             return arrays_from_inputs(inputs)
         if (known := self._endpoint.known.get((model, version))) is not None:
@@ -318,27 +337,5 @@ class Client:
             call.cancel()
 
     async def _received(self, answers: Answers, model: str) -> bytes | None:
-        with self._errors_of_call(model):
+        with errors_of_call(self._endpoint, model):
             return await answers.next()
-
-    @contextmanager
-    def _errors_of_call(self, model: str) -> Iterator[None]:
-        try:
-            with self._endpoint.errors_of_call(model):
-                yield
-        except asyncio.CancelledError:
-            # close() ends running calls as if their tasks had been cancelled, which nobody did.
-            if self._endpoint.closed and not task_is_cancelled():
-                raise self._endpoint.closed_error() from None
-            raise
-
-
-def _open_channel(endpoint: Endpoint) -> grpc.aio.Channel:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        raise ClientError("an asynchronous client must be made inside a running event loop") from None
-    arguments = endpoint.options.channel_arguments(endpoint.target)
-    if endpoint.tls is None:
-        return grpc.aio.insecure_channel(endpoint.target, arguments, endpoint.options.compression)
-    return grpc.aio.secure_channel(endpoint.target, endpoint.tls.credentials(), arguments, endpoint.options.compression)

@@ -9,19 +9,19 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 import grpc
-import numpy as np
 
 from trtserve_client import operations, rows
 from trtserve_client.channel import STREAM_PATH, UNARY_PATHS, ChannelOptions, TlsOptions
 from trtserve_client.endpoint import CallMetadata, Endpoint, deadline_after, seconds_until
 from trtserve_client.errors import InputError, StreamError
-from trtserve_client.inputs import Inputs, arrays_from_inputs, fit_inputs
+from trtserve_client.inputs import Inputs, Tensor, arrays_from_inputs, fit_inputs
 from trtserve_client.ledger import StreamInput, StreamLedger
-from trtserve_client.messages import Outputs, Parameters, infer_request
-from trtserve_client.metadata import ModelIndex, ModelMetadata, ServerMetadata
+from trtserve_client.messages import Outputs, Parameters, stream_request
+from trtserve_client.metadata import ModelIndex, ModelMetadata, ServerMetadata, SharedMemoryStatus
 from trtserve_client.operations import Operation
 from trtserve_client.result import Result
 from trtserve_client.rows import Batch, Rows, rows_from_response
+from trtserve_client.shared_memory import SharedMemory
 from trtserve_client.stream_requests import Requests
 from trtserve_protos import oip
 
@@ -139,7 +139,7 @@ class Client:
         def encode(element: StreamInput) -> bytes:
             wire_id, inputs = ledger.enter(element)
             arrays = self._arrays(model, version, inputs, check=check, deadline=None, metadata=metadata)
-            return infer_request(model, arrays, version=version, outputs=outputs, id=wire_id, parameters=parameters)
+            return stream_request(model, arrays, version=version, outputs=outputs, id=wire_id, parameters=parameters)
 
         self._endpoint.check_usable()
         requests = Requests(iter(inputs_iterable), encode, ledger, in_flight)
@@ -227,6 +227,27 @@ class Client:
         """The status of `service` by the standard health service: SERVING, NOT_SERVING or UNKNOWN; "" = the server."""
         return self._run(operations.health(service), timeout_s, metadata)
 
+    def register_shared_memory(
+        self, memory: SharedMemory, *, timeout_s: float | None = None, metadata: CallMetadata | None = None
+    ) -> None:
+        """Lets the server, on this machine, read inputs from the memory and write outputs to it.
+
+        Then memory.tensor(...) and memory.put(...) can be given as inputs, and memory.room(...) as an output.
+        """
+        return self._run(operations.register_shared_memory(memory), timeout_s, metadata)
+
+    def unregister_shared_memory(
+        self, memory: SharedMemory, *, timeout_s: float | None = None, metadata: CallMetadata | None = None
+    ) -> None:
+        """Makes the server forget the memory; requests under way keep it."""
+        return self._run(operations.unregister_shared_memory(memory), timeout_s, metadata)
+
+    def shared_memory_status(
+        self, *, timeout_s: float | None = None, metadata: CallMetadata | None = None
+    ) -> list[SharedMemoryStatus]:
+        """The system shared memory that is registered, by whomever."""
+        return self._run(operations.shared_memory_status(), timeout_s, metadata)
+
     def close(self) -> None:
         """Ends the connection and the calls that run on it. May be called twice, and does nothing in a fork."""
         if self._endpoint.in_own_process and not self._endpoint.closed:
@@ -266,7 +287,7 @@ class Client:
         check: bool,
         deadline: float | None,
         metadata: CallMetadata | None,
-    ) -> dict[str, np.ndarray]:
+    ) -> dict[str, Tensor]:
         if not check:
             return arrays_from_inputs(inputs)
         if (known := self._endpoint.known.get((model, version))) is not None:

@@ -13,12 +13,18 @@ import numpy as np
 
 from trtserve_client.errors import InputError
 from trtserve_client.metadata import ModelMetadata, TensorMetadata
+from trtserve_client.shared_memory import SharedTensor
 from trtserve_protos import dtypes
 from trtserve_protos.dtypes import DataType
 from trtserve_protos.errors import DataTypeError
 
 Inputs = Mapping[str, object]
-"""Input names to arrays, or to what numpy makes arrays of: lists, scalars, objects with __array__."""
+"""Input names to arrays, or to what numpy makes arrays of (lists, scalars, objects with __array__), or to tensors in
+shared memory.
+"""
+
+Tensor = np.ndarray | SharedTensor
+"""An input that is ready to be sent, or to be referred to."""
 
 _TAKEN_KINDS = {
     "b": ("bool",),
@@ -29,12 +35,12 @@ _TAKEN_KINDS = {
 }
 
 
-def arrays_from_inputs(inputs: Inputs) -> dict[str, np.ndarray]:
+def arrays_from_inputs(inputs: Inputs) -> dict[str, Tensor]:
     """The inputs as arrays, without a look at any model: lists and scalars become what numpy makes of them."""
     return {name: _array(name, value, None) for name, value in _checked_mapping(inputs).items()}
 
 
-def fit_inputs(model: ModelMetadata, inputs: Inputs) -> dict[str, np.ndarray]:
+def fit_inputs(model: ModelMetadata, inputs: Inputs) -> dict[str, Tensor]:
     """The inputs as arrays that fit `model`. Raises InputError that names the tensor, what was given and wanted."""
     specs = model.input_by_name
     if not specs:
@@ -67,7 +73,7 @@ def _listed(tensors: Iterable[TensorMetadata]) -> str:
     return ", ".join(map(str, tensors))
 
 
-def _fit(spec: TensorMetadata, value: object) -> np.ndarray:
+def _fit(spec: TensorMetadata, value: object) -> Tensor:
     try:
         wanted = dtypes.from_name(spec.datatype)
     except DataTypeError:
@@ -122,8 +128,8 @@ def _shape_fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
     return all(size == want or want == -1 for size, want in zip(shape, wanted, strict=True))
 
 
-def _array(name: str, value: object, wanted: DataType | None) -> np.ndarray:
-    if isinstance(value, np.ndarray):
+def _array(name: str, value: object, wanted: DataType | None) -> Tensor:
+    if isinstance(value, np.ndarray | SharedTensor):
         return value
     try:
         if hasattr(value, "__array__"):

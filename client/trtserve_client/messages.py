@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trtserve_client.errors import BadResponse, InputError
+from trtserve_client.inputs import Tensor
 from trtserve_client.result import ParameterValue, Result
+from trtserve_client.shared_memory import SIZE_PARAMETER, SharedRoom, SharedTensor
 from trtserve_protos import dtypes, oip, tensors, wire
 from trtserve_protos.errors import ProtocolError
 
@@ -16,15 +18,17 @@ if TYPE_CHECKING:
     from trtserve_protos.oip import InferParameter, ModelInferResponse
 
 Parameters = Mapping[str, ParameterValue]
-Outputs = Sequence[str] | Mapping[str, Parameters]
-"""Names of the wanted outputs, or a mapping of them to their parameters: {"scores": {"classification": 3}}."""
+Outputs = Sequence[str] | Mapping[str, Parameters | SharedRoom]
+"""Names of the wanted outputs, or a mapping of them to their parameters, {"scores": {"classification": 3}}, or to the
+places in shared memory that they shall be written to.
+"""
 
 _INT64_MIN, _INT64_MAX, _UINT64_MAX = -(2**63), 2**63 - 1, 2**64 - 1
 
 
 def infer_request(
     model: str,
-    arrays: Mapping[str, np.ndarray],
+    arrays: Mapping[str, Tensor],
     *,
     version: str = "",
     outputs: Outputs | None = None,
@@ -35,6 +39,10 @@ def infer_request(
     header = oip.ModelInferRequest(model_name=model, model_version=version, id=id)
     raw = []
     for name, array in arrays.items():
+        if isinstance(array, SharedTensor):
+            tensor = header.inputs.add(name=name, datatype=array.datatype, shape=array.shape)
+            fill_parameters(tensor.parameters, array.parameters())
+            continue
         try:
             datatype = dtypes.from_numpy(array.dtype)
             raw.append(tensors.raw_from_array(array))
@@ -47,11 +55,22 @@ def infer_request(
     return wire.encode_infer_request(header, raw)
 
 
-def result_from_response(message: bytes | memoryview) -> Result:
-    """The Result of a ModelInferResponse, whose tensors may be raw or typed contents. Raises BadResponse."""
+def stream_request(model: str, arrays: Mapping[str, Tensor], *, outputs: Outputs | None, **fields: Any) -> bytes:
+    """As `infer_request`, for one of many that are under way together: their outputs cannot share a place."""
+    if isinstance(outputs, Mapping) and any(isinstance(value, SharedRoom) for value in outputs.values()):
+        raise InputError("outputs of a stream cannot lie in shared memory: each result would overwrite the last one")
+    return infer_request(model, arrays, outputs=outputs, **fields)
+
+
+def result_from_response(message: bytes | memoryview, outputs: Outputs | None = None) -> Result:
+    """The Result of a ModelInferResponse, whose tensors may be raw or typed contents. Raises BadResponse.
+
+    `outputs` are those that the request asked for, which says what lies in shared memory.
+    """
+    rooms = outputs if isinstance(outputs, Mapping) else {}
     try:
         header, raw = wire.decode_infer_response(message)
-        arrays = _arrays_from_outputs(header, raw)
+        arrays = _arrays_from_outputs(header, raw, rooms)
     except (ProtocolError, ImportError) as error:
         raise BadResponse(f"the server's answer cannot be read: {error}") from error
     return Result(
@@ -79,13 +98,19 @@ def values_from_parameters(parameters: Mapping[str, InferParameter]) -> dict[str
     return values
 
 
-def _arrays_from_outputs(header: ModelInferResponse, raw: list[memoryview]) -> dict[str, np.ndarray]:
+def _arrays_from_outputs(
+    header: ModelInferResponse, raw: list[memoryview], rooms: Mapping[str, object]
+) -> dict[str, np.ndarray]:
     if raw and len(raw) != len(header.outputs):
         raise BadResponse(f"the server's answer has {len(raw)} raw tensors for {len(header.outputs)} outputs")
     arrays = {}
     for index, output in enumerate(header.outputs):
         datatype = dtypes.from_name(output.datatype)
-        if raw:
+        room = rooms.get(output.name)
+        if isinstance(room, SharedRoom):
+            size = output.parameters[SIZE_PARAMETER].int64_param if SIZE_PARAMETER in output.parameters else None
+            array = room.read(output.datatype, output.shape, size)
+        elif raw:
             array = tensors.array_from_raw(raw[index], datatype, output.shape)
         else:
             array = tensors.array_from_contents(output.contents, datatype, output.shape)
@@ -100,7 +125,8 @@ def _named_outputs(outputs: Outputs | None) -> list[tuple[str, Parameters]]:
     if isinstance(outputs, str):
         raise InputError(f'outputs: a str given, a sequence of names wanted, for example ["{outputs}"]')
     if isinstance(outputs, Mapping):
-        return [(name, outputs[name] or {}) for name in outputs]
+        values = ((name, outputs[name]) for name in outputs)
+        return [(name, value.parameters() if isinstance(value, SharedRoom) else value or {}) for name, value in values]
     return [(name, {}) for name in outputs]
 
 

@@ -57,6 +57,16 @@ class ModelIndex:
     reason: str
 
 
+@dataclass(frozen=True)
+class SharedMemoryStatus:
+    """System shared memory that a server knows: `byte_size` bytes, from `offset` on, of what `key` names."""
+
+    name: str
+    key: str
+    offset: int
+    byte_size: int
+
+
 def model_metadata_from_response(response: oip.ModelMetadataResponse) -> ModelMetadata:
     """The record of a ModelMetadata answer."""
     return ModelMetadata(
@@ -76,3 +86,11 @@ def server_metadata_from_response(response: oip.ServerMetadataResponse) -> Serve
 def model_indexes_from_response(response: oip.RepositoryIndexResponse) -> list[ModelIndex]:
     """The records of a RepositoryIndex answer, in the server's order."""
     return [ModelIndex(each.name, each.version, each.state, each.reason) for each in response.models]
+
+
+def shared_memory_status_from_response(response: oip.SystemSharedMemoryStatusResponse) -> list[SharedMemoryStatus]:
+    """The records of a SystemSharedMemoryStatus answer, by their names."""
+    return [
+        SharedMemoryStatus(name, region.key, region.offset, region.byte_size)
+        for name, region in sorted(response.regions.items())
+    ]

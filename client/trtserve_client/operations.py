@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
-import numpy as np
 from google.protobuf.message import DecodeError
 
 from trtserve_client.errors import BadResponse
+from trtserve_client.inputs import Tensor
 from trtserve_client.messages import Outputs, Parameters, infer_request, result_from_response
 from trtserve_client.metadata import (
     ModelIndex,
     ModelMetadata,
     ServerMetadata,
+    SharedMemoryStatus,
     model_indexes_from_response,
     model_metadata_from_response,
     server_metadata_from_response,
+    shared_memory_status_from_response,
 )
 from trtserve_client.result import Result
+from trtserve_client.shared_memory import SharedMemory
 from trtserve_protos import health as health_protocol, oip
 
 T = TypeVar("T")
@@ -117,7 +121,7 @@ def health(service: str) -> Operation[str]:
 
 def infer(
     model: str,
-    arrays: Mapping[str, np.ndarray],
+    arrays: Mapping[str, Tensor],
     *,
     version: str,
     outputs: Outputs | None,
@@ -126,7 +130,28 @@ def infer(
 ) -> Operation[Result]:
     """Asks for an inference. Raises InputError for what cannot be sent."""
     request = infer_request(model, arrays, version=version, outputs=outputs, id=id, parameters=parameters)
-    return Operation(_path("ModelInfer"), request, result_from_response, model)
+    return Operation(_path("ModelInfer"), request, partial(result_from_response, outputs=outputs), model)
+
+
+def register_shared_memory(memory: SharedMemory) -> Operation[None]:
+    """Makes shared memory known to the server."""
+    request = oip.SystemSharedMemoryRegisterRequest(name=memory.name, key=memory.key, byte_size=memory.byte_size)
+    return Operation(_path("SystemSharedMemoryRegister"), request.SerializeToString(), lambda response: None)
+
+
+def unregister_shared_memory(memory: SharedMemory) -> Operation[None]:
+    """Makes the server forget shared memory."""
+    request = oip.SystemSharedMemoryUnregisterRequest(name=memory.name).SerializeToString()
+    return Operation(_path("SystemSharedMemoryUnregister"), request, lambda response: None)
+
+
+def shared_memory_status() -> Operation[list[SharedMemoryStatus]]:
+    """Asks for the system shared memory that is registered."""
+    return Operation(
+        _path("SystemSharedMemoryStatus"),
+        b"",
+        lambda response: shared_memory_status_from_response(oip.SystemSharedMemoryStatusResponse.FromString(response)),
+    )
 
 
 def _path(method: str) -> str:

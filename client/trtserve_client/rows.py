@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
-
 from trtserve_client.errors import BadResponse, InputError
-from trtserve_client.inputs import Inputs
-from trtserve_client.messages import Outputs, Parameters, infer_request, result_from_response
+from trtserve_client.inputs import Inputs, Tensor
+from trtserve_client.messages import Outputs, Parameters, result_from_response, stream_request
 from trtserve_client.result import Result
 from trtserve_protos import row_inference, wire
 from trtserve_protos.errors import WireError
@@ -39,7 +37,7 @@ class Batch(NamedTuple):
     window: int
     ordered: bool
 
-    def request(self, arrays: Mapping[str, np.ndarray]) -> bytes:
+    def request(self, arrays: Mapping[str, Tensor]) -> bytes:
         """The bytes of an InferRowsRequest for the inputs as `arrays`. Raises InputError for what cannot be sent."""
         for name, value in (("rows_per_answer", self.rows_per_answer), ("window", self.window)):
             if not 0 <= value <= _LARGEST:
@@ -47,7 +45,7 @@ class Batch(NamedTuple):
         options = row_inference.InferRowsRequest(
             rows_per_answer=self.rows_per_answer, window=self.window, in_order=self.ordered
         )
-        batch = infer_request(
+        batch = stream_request(
             self.model, arrays, version=self.version, outputs=self.outputs, id=self.id, parameters=self.parameters
         )
         return wire.encode_rows_request(options, batch)

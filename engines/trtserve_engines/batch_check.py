@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from trtserve_engines.engine import Arrays, Engine, ExecutionContext
+from trtserve_engines.engine import Engine, ExecutionContext
 from trtserve_engines.errors import DeviceLostError, ExecutionError, SignatureError
 from trtserve_engines.shape_ranges import example_inputs
 from trtserve_engines.signature import DYNAMIC, Signature
@@ -61,7 +62,7 @@ def _self_test(context: ExecutionContext, engine: Engine, rows: int) -> Batchabi
     return Batchability(False, f"the self-test could not run the model with {rows} rows: {failure}")
 
 
-def _compare(context: ExecutionContext, inputs: Arrays, rows: int, *, on_gpu: bool) -> Batchability:
+def _compare(context: ExecutionContext, inputs: Mapping[str, np.ndarray], rows: int, *, on_gpu: bool) -> Batchability:
     together = context.run([inputs]).outputs
     for name, output in together.items():
         if output.ndim == 0 or output.shape[0] != rows:

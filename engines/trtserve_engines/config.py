@@ -31,6 +31,11 @@ def same_option(config: type, name: str) -> Any:
     return dataclasses.field(default=field.default, metadata=field.metadata)
 
 
+def mapping(help: str) -> Any:
+    """A dataclass field for names to names, empty by default."""
+    return dataclasses.field(default_factory=dict, metadata={"help": help, "choices": ()})
+
+
 def check_choices(config: Any) -> None:
     """Raises ConfigError where a field of the dataclass instance `config` is not one of its choices."""
     for field in dataclasses.fields(config):

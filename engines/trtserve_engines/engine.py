@@ -11,8 +11,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from trtserve_engines.signature import Signature
+from trtserve_engines.sources import TensorSource
 
-Arrays = Mapping[str, np.ndarray]
+Arrays = Mapping[str, np.ndarray | TensorSource]
+"""Inputs by their names. `staging` copies either kind to where an engine wants it."""
 Shape = tuple[int, ...]
 ShapeRanges = Mapping[str, tuple[Shape, Shape, Shape]]
 """By input: smallest, usual, largest."""

@@ -21,7 +21,7 @@ from trtserve_engines.import_onnxruntime import import_onnxruntime
 from trtserve_engines.onnx_model import OnnxModel
 from trtserve_engines.onnxruntime_sessions import Sessions, one_line, open_sessions
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
-from trtserve_engines.staging import StagingBuffer, gather, gathered_shape
+from trtserve_engines.staging import StagingBuffer, gather, gathered_shape, joined
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -109,7 +109,7 @@ class OnnxRuntimeContext:
         start = perf_counter_ns()
         feeds = {}
         for spec in self._signature.inputs:
-            array = np.concatenate([part[spec.name] for part in parts]) if len(parts) > 1 else parts[0][spec.name]
+            array = joined(parts, spec.name)
             feeds[spec.name] = _decoded(array) if spec.dtype.kind == "O" else array
         gathered = perf_counter_ns()
         names = [spec.name for spec in self._signature.outputs]

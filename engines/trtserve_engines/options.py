@@ -160,10 +160,15 @@ def as_mapping(config: Any) -> dict[str, Any]:
     }
 
 
+def toml_key(name: str) -> str:
+    """A name as a key of TOML."""
+    return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else json.dumps(name)
+
+
 def text_of(value: Any) -> str:
     """A plain value in TOML's form."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key} = {text_of(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{toml_key(key)} = {text_of(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(text_of(item) for item in value) + "]"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, (str, bool)) else str(value)
@@ -186,6 +191,10 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{where} = {value!r}; wanted is a list")
         return tuple(_convert(item, typing.get_args(kind)[0], where) for item in value)
+    if typing.get_origin(kind) is Mapping:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} = {value!r}; wanted is a table of names")
+        return {key: _convert(item, typing.get_args(kind)[1], f"{where}.{key}") for key, item in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):

@@ -14,10 +14,11 @@ from trtserve_engines.engine import Arrays, BatchResult, ShapeRanges
 from trtserve_engines.errors import ExecutionError
 from trtserve_engines.signature import Signature
 
-Compute = Callable[[Arrays], dict[str, np.ndarray]]
+Inputs = Mapping[str, np.ndarray]
+Compute = Callable[[Inputs], dict[str, np.ndarray]]
 
 
-def echo(inputs: Arrays) -> dict[str, np.ndarray]:
+def echo(inputs: Inputs) -> dict[str, np.ndarray]:
     """Every input as an output of the same name."""
     return {name: array.copy() for name, array in inputs.items()}
 
@@ -73,18 +74,16 @@ class ScriptedContext:
         """Answers by the script; see ExecutionContext."""
         engine = self._engine
         start = time.perf_counter_ns()
-        inputs = {
-            spec.name: np.concatenate([part[spec.name] for part in parts]) if len(parts) > 1 else parts[0][spec.name]
-            for spec in engine.signature.inputs
-        }
+        arrays = {spec.name: [np.asarray(part[spec.name]) for part in parts] for spec in engine.signature.inputs}
+        inputs = {name: np.concatenate(rows) if len(rows) > 1 else rows[0] for name, rows in arrays.items()}
         rows = len(next(iter(inputs.values()))) if inputs and next(iter(inputs.values())).ndim else 1
+        gathered = time.perf_counter_ns()
         number = len(engine.batches)
         engine.batches.append(rows)
         if error := engine.failure(number):
             raise ExecutionError(f"the script fails batch {number}: {error}") from error
         if latency_s := engine.latency_s(rows):
             time.sleep(latency_s)
-        gathered = time.perf_counter_ns()
         outputs = engine.compute(inputs)
         return BatchResult(outputs, gathered - start, time.perf_counter_ns() - gathered, 0)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from trtserve_engines.engine import Arrays
+from trtserve_engines.sources import TensorSource
 
 ALIGNMENT = 64
 """In bytes: a cache line, and the widest vector that runtimes load."""
@@ -31,13 +32,20 @@ class StagingBuffer:
 def gather(target: np.ndarray, parts: Sequence[Arrays], name: str) -> None:
     """Copies the rows of input `name` of all parts into `target`, in order; the only copy of an input byte."""
     if len(parts) == 1:
-        np.copyto(target, parts[0][name])
+        _copy(parts[0][name], target)
         return
     row = 0
     for part in parts:
         array = part[name]
-        target[row : row + len(array)] = array
+        _copy(array, target[row : row + len(array)])
         row += len(array)
+
+
+def joined(parts: Sequence[Arrays], name: str) -> np.ndarray:
+    """Input `name` of all parts as one array, for models whose inputs are not staged; a lone array is not copied."""
+    if len(parts) == 1:
+        return np.asarray(parts[0][name])
+    return np.concatenate([np.asarray(part[name]) for part in parts])
 
 
 def gathered_shape(parts: Sequence[Arrays], name: str) -> tuple[int, ...]:
@@ -46,6 +54,13 @@ def gathered_shape(parts: Sequence[Arrays], name: str) -> tuple[int, ...]:
     if len(parts) == 1:
         return shape
     return (sum(len(part[name]) for part in parts), *shape[1:])
+
+
+def _copy(source: np.ndarray | TensorSource, target: np.ndarray) -> None:
+    if isinstance(source, np.ndarray | np.generic):
+        np.copyto(target, source)
+    else:
+        source.copy_to(target)
 
 
 def _aligned(size: int) -> np.ndarray:

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
         ModelWarmup as ModelWarmup,
     )
     from trtserve_protos._generated.oip.open_inference_pb2 import (
+        CudaSharedMemoryRegisterRequest as CudaSharedMemoryRegisterRequest,
+        CudaSharedMemoryRegisterResponse as CudaSharedMemoryRegisterResponse,
+        CudaSharedMemoryStatusRequest as CudaSharedMemoryStatusRequest,
+        CudaSharedMemoryStatusResponse as CudaSharedMemoryStatusResponse,
+        CudaSharedMemoryUnregisterRequest as CudaSharedMemoryUnregisterRequest,
+        CudaSharedMemoryUnregisterResponse as CudaSharedMemoryUnregisterResponse,
         InferParameter as InferParameter,
         InferTensorContents as InferTensorContents,
         LogSettingsRequest as LogSettingsRequest,
@@ -47,6 +53,12 @@ if TYPE_CHECKING:
         ServerMetadataResponse as ServerMetadataResponse,
         ServerReadyRequest as ServerReadyRequest,
         ServerReadyResponse as ServerReadyResponse,
+        SystemSharedMemoryRegisterRequest as SystemSharedMemoryRegisterRequest,
+        SystemSharedMemoryRegisterResponse as SystemSharedMemoryRegisterResponse,
+        SystemSharedMemoryStatusRequest as SystemSharedMemoryStatusRequest,
+        SystemSharedMemoryStatusResponse as SystemSharedMemoryStatusResponse,
+        SystemSharedMemoryUnregisterRequest as SystemSharedMemoryUnregisterRequest,
+        SystemSharedMemoryUnregisterResponse as SystemSharedMemoryUnregisterResponse,
         TraceSettingRequest as TraceSettingRequest,
         TraceSettingResponse as TraceSettingResponse,
     )

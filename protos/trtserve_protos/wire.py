@@ -74,6 +74,11 @@ def decode_infer_response(message: Buffer) -> tuple[ModelInferResponse, list[mem
     return response, parts.raw
 
 
+def split_infer_response(message: Buffer) -> Parts:
+    """The parts of a ModelInferResponse, with nothing of it read but its id. Raises WireError."""
+    return _parts(message, RESPONSE_RAW_FIELD)
+
+
 def encode_infer_response(header: ModelInferResponse, raw: Sequence[Buffer]) -> bytes:
     """The bytes of a response whose tensors are `raw`, in the order of `header.outputs`."""
     return b"".join(join(header.SerializeToString(), RESPONSE_RAW_FIELD, raw))

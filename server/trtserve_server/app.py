@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 import time
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +17,8 @@ from trtserve_engines.config import ConfigError
 from trtserve_engines.errors import BackendUnavailableError
 from trtserve_engines.look_at_machine import look_at_machine
 from trtserve_protos import health, oip, row_inference
-from trtserve_server.config import ServerConfig, parse_address
+from trtserve_server.config import ServerConfig
+from trtserve_server.listening import listen
 from trtserve_server.log_output import LogOutput
 from trtserve_server.loop_watch import LoopWatch
 from trtserve_server.metrics import MetricsServer
@@ -34,11 +33,13 @@ from trtserve_server.rpc.oip import OipService
 from trtserve_server.rpc.reflection import ReflectionService
 from trtserve_server.rpc.repository import RepositoryService
 from trtserve_server.rpc.rows import RowInferenceService
+from trtserve_server.rpc.shared_memory import shared_memory_calls
 from trtserve_server.rpc.stream import InferStream
 from trtserve_server.rpc.trace_setting import TraceSettingService
 from trtserve_server.scheduling.host import Host
 from trtserve_server.scheduling.reactor import AsyncioReactor
 from trtserve_server.security import server_credentials
+from trtserve_server.shared_memory.offer import SharedMemoryOffer
 from trtserve_server.statistics import LoopStatistics
 from trtserve_server.trace_file import TraceWriter
 from trtserve_server.tracing import Tracer
@@ -74,7 +75,8 @@ class App:
         self._reflection = ReflectionService((oip.SERVICE, row_inference.SERVICE, health.SERVICE))
         self._traces = TraceWriter(ThreadPoolExecutor(1, "traces"))
         self._tracer = Tracer(config.trace, self._traces.write)
-        self.codec = InferCodec(self.registry, self._tracer)
+        self._shared_memory = SharedMemoryOffer(config)
+        self.codec = InferCodec(self.registry, self._tracer, self._shared_memory.regions, config.max_message_bytes)
         self._intake = Intake()
         self._oip = OipService(
             self.registry,
@@ -82,10 +84,12 @@ class App:
             self._intake,
             lambda: self.ready,
             config.stream_window,
+            shared_memory=self._shared_memory.extensions,
             messages={
                 **self._repository.messages(),
                 **TraceSettingService(self._tracer, self.registry).messages(),
                 **LogSettingsService(output or LogOutput(config)).messages(),
+                **shared_memory_calls(self._shared_memory),
             },
         )
         self._rows = RowInferenceService(self.codec, self._intake, config.stream_window)
@@ -93,7 +97,8 @@ class App:
         self._metrics: MetricsServer | None = None
         self._loop_statistics = LoopStatistics()
         self._loop_watch: LoopWatch | None = None
-        self.grpc_port = 0
+        self.grpc_ports: list[int] = []
+        """The port of each gRPC address; 1 for a Unix socket."""
 
     @property
     def ready(self) -> bool:
@@ -104,6 +109,11 @@ class App:
         if not ready:
             return self.config.model_control_mode != "none"  # models may come later
         return all(ready) if self.config.strict_readiness else any(ready)
+
+    @property
+    def grpc_port(self) -> int:
+        """The port of the first gRPC address; 0 before the server listens."""
+        return self.grpc_ports[0] if self.grpc_ports else 0
 
     @property
     def streams(self) -> Collection[InferStream]:
@@ -165,6 +175,7 @@ class App:
         await self._server.stop(0)
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self.registry.close, 1.0)
+        self._shared_memory.close()
         await loop.run_in_executor(None, self._traces.close)
         for executor in self._executors:
             executor.shutdown(wait=False, cancel_futures=True)
@@ -194,25 +205,16 @@ class App:
         if self.config.reflection:
             handlers += self._reflection.handlers()
         server.add_generic_rpc_handlers(tuple(handlers))
-        self.grpc_port = self._listen(server)
+        self.grpc_ports = self._listen(server)
         return server
 
-    def _listen(self, server: grpc.aio.Server) -> int:
-        address = self.config.grpc_address
-        problem = _bind_problem(*parse_address(address, "grpc_address"))
+    def _listen(self, server: grpc.aio.Server) -> list[int]:
         try:
-            if not problem and self._credentials:
-                return server.add_secure_port(address, self._credentials)
-            if not problem:
-                return server.add_insecure_port(address)
-        except RuntimeError as error:
-            problem = str(error)
-        if self._metrics:
-            self._metrics.close()
-        raise ConfigError(
-            f"grpc_address = {address!r} cannot be listened on: {problem};"
-            " stop what listens there or choose another with --grpc-address"
-        )
+            return [listen(server, address, self._credentials) for address in self.config.grpc_addresses]
+        except ConfigError:
+            if self._metrics:
+                self._metrics.close()
+            raise
 
     def _publish_health(self) -> None:
         ready = "SERVING" if self.ready else "NOT_SERVING"
@@ -223,23 +225,6 @@ class App:
             if serving or key not in statuses:
                 statuses[key] = "SERVING" if serving else "NOT_SERVING"
         self._health.update(statuses)
-
-
-def _bind_problem(host: str, port: int) -> str:
-    """Why no address of the host can be bound, "" where one can: gRPC itself writes the reason to its log alone."""
-    problem = ""
-    try:
-        for family, kind, protocol, _, target in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-            try:
-                with socket.socket(family, kind, protocol) as probe:
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    probe.bind(target)
-                return ""
-            except OSError as error:
-                problem = problem or os.strerror(error.errno or 0)
-    except socket.gaierror as error:
-        problem = str(error.strerror)
-    return problem
 
 
 def _check_backend(config: ServerConfig) -> None:

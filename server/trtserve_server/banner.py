@@ -10,7 +10,7 @@ from pathlib import Path
 
 from trtserve_server import __version__
 from trtserve_server.app import App
-from trtserve_server.config import parse_address
+from trtserve_server.config import UNIX_PREFIX, parse_address
 from trtserve_server.models.registry import Entry, State
 
 
@@ -20,7 +20,7 @@ def banner(app: App, seconds: float) -> str:
     ready = [entry for entry in entries if entry.state is State.READY]
     state = "ready" if app.ready else "NOT READY: no model serves" if not ready else "NOT READY"
     lines = [f"trtserve {__version__} is {state} after {seconds:.1f} s", ""]
-    lines.append(f"  gRPC     {grpc_target(app)}")
+    lines += [f"  gRPC     {target}" for target in grpc_targets(app)]
     if app.http_port:
         lines.append(f"  metrics  http://{_target(app.config.http_address, app.http_port)}/metrics")
     lines += ["", *_table([_HEAD, *map(_row, entries)])]
@@ -28,9 +28,13 @@ def banner(app: App, seconds: float) -> str:
     return "\n".join([*lines, "", f"Try next:  {_next_command(app, ready)}"])
 
 
-def grpc_target(app: App) -> str:
-    """The address that clients on this machine connect to."""
-    return _target(app.config.grpc_address, app.grpc_port)
+def grpc_targets(app: App) -> list[str]:
+    """The addresses that clients on this machine connect to."""
+    addresses = app.config.grpc_addresses
+    return [
+        address if address.startswith(UNIX_PREFIX) else _target(address, app.grpc_ports[index])
+        for index, address in enumerate(addresses)
+    ]
 
 
 _HEAD = ("MODEL", "VERSION", "STATE", "BACKEND", "DEVICE", "BATCH")
@@ -52,7 +56,8 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _next_command(app: App, ready: Sequence[Entry]) -> str:
-    url = "" if grpc_target(app) == "127.0.0.1:8001" else f" --url {grpc_target(app)}"
+    target = grpc_targets(app)[0]
+    url = "" if target == "127.0.0.1:8001" else f" --url {target}"
     tls = " --tls" if app.config.tls_certificate else ""
     return f"{_client_program()}{url}{tls} " + (f"model {ready[0].name}" if ready else "models")
 

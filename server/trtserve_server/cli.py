@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if parsed.print_config:
             print(config_text(config))
             raise SystemExit(0)
-        if not (config.model or config.model_repository):
+        if not (config.model or config.model_repository or config.scripted):
             raise ConfigError("nothing to serve; name an ONNX file (trtserve MODEL.onnx) or --model-repository DIR")
         raise SystemExit(_run(config, started))
     except ConfigError as error:

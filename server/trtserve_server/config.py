@@ -5,8 +5,8 @@ Command line, environment, files and reference text are derived from the fields 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePath
 
 from trtserve_engines.backend_choice import parse_device
 from trtserve_engines.config import (
@@ -15,10 +15,12 @@ from trtserve_engines.config import (
     OnnxRuntimeOptions,
     check_at_least,
     check_choices,
+    mapping,
     option,
     same_option,
 )
 from trtserve_engines.cuda.open_driver import CUDA_DRIVERS
+from trtserve_engines.script import parse_script
 from trtserve_engines.tensorrt.cache_options import CacheOptions
 from trtserve_engines.tensorrt.tensorrt_config import TensorRtConfig
 from trtserve_server.gpu_config import (
@@ -26,15 +28,23 @@ from trtserve_server.gpu_config import (
     InstanceGroupConfig as InstanceGroupConfig,
     check_batch_of_profile,
 )
+from trtserve_server.tensor_config import (
+    RANDOM as RANDOM,
+    ZERO as ZERO,
+    TensorConfig as TensorConfig,
+    WarmupConfig as WarmupConfig,
+    WarmupInput as WarmupInput,
+    check_inside,
+)
 
 TIMEOUT_ACTIONS = ("reject", "delay")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("default", "ISO8601")
 OFF, TIMESTAMPS, TENSORS = "OFF", "TIMESTAMPS", "TENSORS"
 TRACE_LEVELS = (OFF, TIMESTAMPS, TENSORS)
-ZERO, RANDOM = "zero", "random"
 MODEL_CONTROL_MODES = ("none", "poll", "explicit")
 MAX_MESSAGE_BYTES = 2**31 - 1
+UNIX_PREFIX = "unix:"
 
 
 @dataclass(frozen=True)
@@ -92,43 +102,18 @@ class LevelConfig:
 
 
 @dataclass(frozen=True)
-class TensorConfig:
-    """What a configuration says of one input or output; it must agree with the ONNX graph."""
+class StepConfig:
+    """A step of an ensemble: a model, and how its tensors are called in the ensemble."""
 
-    name: str = option("", "the tensor's name in the graph")
-    datatype: str = option("", "its datatype, for example FP32; empty = as in the graph")
-    dims: tuple[int, ...] | None = option(None, "its shape without the batch dimension; absent = as in the graph")
-    label_filename: str = option("", "file beside the configuration with one label per line, for classification")
-
-    def __post_init__(self) -> None:
-        _check_inside("label_filename", self.label_filename)
-
-
-@dataclass(frozen=True)
-class WarmupInput:
-    """One input of a warm-up request."""
-
-    name: str = option("", "the input's name in the graph")
-    datatype: str = option("", "its datatype, for example FP32; empty = as in the graph")
-    dims: tuple[int, ...] | None = option(None, "its shape without the batch dimension; absent = as in the graph")
-    data: str = option(RANDOM, "zero, random, or a file with its raw bytes in the folder `warmup` of the model's")
+    model: str = option("", "the model that the step runs")
+    version: int = option(0, "its version; 0 = the newest that serves")
+    inputs: Mapping[str, str] = mapping("each input of the model to the ensemble's tensor that it takes")
+    outputs: Mapping[str, str] = mapping("outputs of the model to the ensemble's tensors that they make")
 
     def __post_init__(self) -> None:
-        _check_inside("data", self.data)
-
-
-@dataclass(frozen=True)
-class WarmupConfig:
-    """A request that is run before the model is ready."""
-
-    name: str = option("", "what it is called where it fails")
-    batch_size: int = option(1, "its rows, where the model is batched")
-    count: int = option(1, "how many times it is run per instance")
-    inputs: tuple[WarmupInput, ...] = option((), "its tensors")
-
-    def __post_init__(self) -> None:
-        check_at_least(self, 0, "batch_size")
-        check_at_least(self, 1, "count")
+        check_at_least(self, 0, "version")
+        if not self.model:
+            raise ConfigError("a step names no model; wanted is model = 'NAME'")
 
 
 @dataclass(frozen=True)
@@ -159,6 +144,8 @@ class ModelConfig:
         " 1 = every one, 0 = never",
     )
     warmup_runs: int = option(1, "runs with made-up data per instance before the model is ready")
+    ensemble: tuple[StepConfig, ...] = option((), "models to run in place of a file; this one is then an ensemble")
+    response_cache: bool = option(False, "answer what was asked before from the server's response cache")
     warmup: tuple[WarmupConfig, ...] = option((), "requests that are run before the model is ready as well")
     batching: BatchConfig = field(default_factory=BatchConfig)
     onnxruntime: OnnxRuntimeOptions = field(default_factory=OnnxRuntimeOptions)
@@ -173,7 +160,7 @@ class ModelConfig:
             given = "instances" if self.instances else "device"
             raise ConfigError(f"instance_groups and {given} both say where instances are; leave one of them out")
         check_batch_of_profile(self.tensorrt)
-        _check_inside("filename", self.filename)
+        check_inside("filename", self.filename)
         known = self.batching.priority_levels
         for level in self.levels:
             if level.level > known:
@@ -225,6 +212,9 @@ class ServerConfig:
     model_repository: tuple[str, ...] = option(
         (), "folder of models, NAME/VERSION/model.onnx; may be given several times"
     )
+    scripted: tuple[str, ...] = option(
+        (), "model without a file, for trials: NAME:latency_ms=20:shape=-1x16:...; may be given several times"
+    )
     model_control_mode: str = option(
         "none",
         "none: models are loaded at the start; poll: changes of the repositories are followed; explicit: models are"
@@ -237,7 +227,9 @@ class ServerConfig:
     repository_poll_interval_s: float = option(
         15.0, "seconds between looks at the repositories in poll mode; what changes must stay the same for one interval"
     )
-    grpc_address: str = option("127.0.0.1:8001", "HOST:PORT that gRPC listens on; port 0 = any free one")
+    grpc_address: str = option(
+        "127.0.0.1:8001", "HOST:PORT (port 0 = any free one) or unix:/PATH that gRPC listens on; several with commas"
+    )
     http_address: str = option("127.0.0.1:8002", "HOST:PORT that /metrics listens on; empty = no metrics endpoint")
     backend: str = option("auto", "what executes the models", choices=BACKENDS)
     device: str = option("auto", "where they execute: auto, cpu, gpu (every GPU) or gpu:0,1")
@@ -268,6 +260,15 @@ class ServerConfig:
         4 << 30, "memory that requests in flight may hold, over all models; further ones are refused, in bytes"
     )
     stream_window: int = option(64, "requests in flight on one stream; more are not read until answers are taken")
+    allow_client_shared_memory: bool = option(
+        False, "let clients on this machine register shared memory that tensors are read from and written to"
+    )
+    client_shared_memory_prefix: str = option(
+        "", "what the keys of system shared memory must begin with; empty = any key"
+    )
+    response_cache_bytes: int = option(
+        64 << 20, "answers kept for models whose configuration has response_cache = true, in bytes; 0 = none"
+    )
     load_threads: int = option(2, "models loaded at the same time")
     strict_readiness: bool = option(False, "ready only when every model is; otherwise a failed model leaves it ready")
     shutdown_delay_s: float = option(
@@ -298,7 +299,7 @@ class ServerConfig:
         check_at_least(self, 1, "max_message_bytes", "max_inflight_bytes")
         check_at_least(self, 0, "loop_stall_s", "shutdown_delay_s", "shutdown_quiet_s", "drain_timeout_s")
         check_at_least(self, 0, "inline_run_limit_us", "instances", "max_running", "run_timeout_s")
-        check_at_least(self, 0, "engine_cache_max_bytes")
+        check_at_least(self, 0, "engine_cache_max_bytes", "response_cache_bytes")
         if self.max_message_bytes > MAX_MESSAGE_BYTES:
             raise ConfigError(f"max_message_bytes = {self.max_message_bytes}; gRPC ends at {MAX_MESSAGE_BYTES}")
         if not self.repository_poll_interval_s > 0:
@@ -310,13 +311,24 @@ class ServerConfig:
             )
         parse_device(self.device)
         check_batch_of_profile(self.tensorrt)
-        parse_address(self.grpc_address, "grpc_address")
+        for address in self.grpc_addresses:
+            if not address.startswith(UNIX_PREFIX):
+                parse_address(address, "grpc_address")
+            elif not address.startswith(f"{UNIX_PREFIX}/"):
+                raise ConfigError(f"grpc_address = {address!r}; the path of a Unix socket must be absolute: unix:/PATH")
+        for script in self.scripted:
+            _check_script(script)
         if self.http_address:
             parse_address(self.http_address, "http_address")
         if bool(self.tls_certificate) != bool(self.tls_key):
             raise ConfigError("tls_certificate and tls_key go together; one of them is missing")
         if self.tls_client_ca and not self.tls_certificate:
             raise ConfigError("tls_client_ca needs tls_certificate and tls_key as well")
+
+    @property
+    def grpc_addresses(self) -> list[str]:
+        """Every address that gRPC listens on, as it is written."""
+        return [address.strip() for address in self.grpc_address.split(",")]
 
 
 def parse_address(address: str, name: str) -> tuple[str, int]:
@@ -327,7 +339,8 @@ def parse_address(address: str, name: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _check_inside(name: str, path: str) -> None:
-    """A configuration may come over the wire: it may name files of its model and no others."""
-    if PurePath(path).is_absolute() or ".." in PurePath(path).parts:
-        raise ConfigError(f"{name} = {path!r}; wanted is a path inside the model's folder")
+def _check_script(script: str) -> None:
+    try:
+        parse_script(script)
+    except ConfigError as error:
+        raise ConfigError(f"scripted = {script!r}: {error}") from None

@@ -12,6 +12,9 @@
     ├── LoadFailed                 FAILED_PRECONDITION what was to be loaded cannot be
     ├── DeadlineExceeded           DEADLINE_EXCEEDED   the caller's deadline passed before an answer
     ├── RequestCancelled           CANCELLED           the caller is gone
+    ├── RegionNotFound             NOT_FOUND           no such region of shared memory, or no such object behind its key
+    ├── RegionExists               ALREADY_EXISTS      a region of that name is registered
+    ├── RegionLimit                RESOURCE_EXHAUSTED  no more regions can be registered
     ├── NotSupported               UNIMPLEMENTED       part of the protocol that this server does not offer
     └── InferenceFailed            INTERNAL            the model failed on a valid request
 
@@ -96,6 +99,24 @@ class RequestCancelled(RequestError):
 
     status = "CANCELLED"
     reason = "CANCELED"
+
+
+class RegionNotFound(RequestError):
+    """No such region of shared memory, or no such object behind its key."""
+
+    status = "NOT_FOUND"
+
+
+class RegionExists(RequestError):
+    """A region of that name is registered."""
+
+    status = "ALREADY_EXISTS"
+
+
+class RegionLimit(RequestError):
+    """No more regions can be registered."""
+
+    status = "RESOURCE_EXHAUSTED"
 
 
 class NotSupported(RequestError):

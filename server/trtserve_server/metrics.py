@@ -49,7 +49,7 @@ class Measured(Protocol):
 Value = Callable[[Measured], float]
 
 COUNTERS: tuple[tuple[str, str, Value], ...] = (
-    ("nv_inference_request_success", "Requests answered", lambda m: m.statistics.requests.count),
+    ("nv_inference_request_success", "Requests answered", lambda m: m.statistics.answered),
     ("nv_inference_count", "Inferences, counted in rows", lambda m: m.statistics.inferences),
     ("nv_inference_exec_count", "Batches run", lambda m: m.statistics.executions),
     (
@@ -72,6 +72,18 @@ COUNTERS: tuple[tuple[str, str, Value], ...] = (
         "nv_inference_compute_output_duration_us",
         "Time taking outputs",
         lambda m: m.statistics.requests.output_ns // _NS_PER_US,
+    ),
+    ("nv_cache_num_hits_per_model", "Requests answered from the cache", lambda m: m.statistics.cache_hits),
+    ("nv_cache_num_misses_per_model", "Requests that the cache did not know", lambda m: m.statistics.cache_misses),
+    (
+        "nv_cache_hit_duration_per_model",
+        "Time finding answers in the cache, in microseconds",
+        lambda m: m.statistics.cache_hit_ns // _NS_PER_US,
+    ),
+    (
+        "nv_cache_miss_duration_per_model",
+        "Time looking in vain and storing answers, in microseconds",
+        lambda m: m.statistics.cache_miss_ns // _NS_PER_US,
     ),
     (
         "trtserve_nan_searched_batches",

@@ -5,12 +5,11 @@ Precedence: command line, then environment (TRTSERVE_*), then file, then the def
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from trtserve_engines.config import ConfigError
-from trtserve_engines.options import ENVIRONMENT_PREFIX, nearest, options_of, parse_text, put, text_of
+from trtserve_engines.options import ENVIRONMENT_PREFIX, nearest, options_of, parse_text, put, text_of, toml_key
 
 CLIENT_ENVIRONMENT_PREFIX = "TRTSERVE_CLIENT_"
 """Variables of the client programs, which the server leaves alone."""
@@ -33,10 +32,6 @@ def toml_text(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> str:
     """Nested plain values as TOML, which can be read back as a configuration file."""
     lines = [f"{key} = {text_of(value)}" for key, value in values.items() if not isinstance(value, Mapping)]
     if path and lines:
-        lines.insert(0, f"\n[{'.'.join(_toml_key(part) for part in path)}]")
+        lines.insert(0, f"\n[{'.'.join(toml_key(part) for part in path)}]")
     nested = [toml_text(value, (*path, key)) for key, value in values.items() if isinstance(value, Mapping)]
     return "\n".join(lines + [text for text in nested if text])
-
-
-def _toml_key(name: str) -> str:
-    return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else json.dumps(name)

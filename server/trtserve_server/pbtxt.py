@@ -44,6 +44,9 @@ GRAPH_LEVELS = {-1: "basic", 0: "all", 1: "extended", 2: "disabled"}
 
 EXECUTION_MODES = {"0": "sequential", "1": "parallel"}
 
+ENSEMBLE = "ensemble"
+"""Triton's name of the platform of ensembles."""
+
 _ONNX_BACKENDS = ("", "onnxruntime", "onnxruntime_onnx", "tensorrt", "tensorrt_plan")
 
 
@@ -100,6 +103,10 @@ def values_from_message(message: ModelConfigMessage, source: str) -> dict[str, A
             {"level": level, **_queue_policy(policy)}
             for level, policy in sorted(message.dynamic_batching.priority_queue_policy.items())
         ]
+    if message.HasField("ensemble_scheduling"):
+        values["ensemble"] = [_step(step) for step in message.ensemble_scheduling.step]
+    if message.HasField("response_cache"):
+        values["response_cache"] = message.response_cache.enable
     options = _onnxruntime(message)
     if options:
         values["onnxruntime"] = options
@@ -115,9 +122,17 @@ def _check_fields(message: ModelConfigMessage, source: str) -> None:
     for path in paths:
         if decision(path) == "refused":
             raise ConfigError(f"{path} cannot be served: {REFUSED[path]}")
+    is_ensemble = message.HasField("ensemble_scheduling")
     for name in ("platform", "backend"):
-        if getattr(message, name) not in _ONNX_BACKENDS:
-            raise ConfigError(f"{name}: {getattr(message, name)!r} given; only ONNX models can be served")
+        given = getattr(message, name)
+        if is_ensemble and given not in ("", ENSEMBLE):
+            raise ConfigError(f"{name}: {given!r} given; with ensemble_scheduling it is {ENSEMBLE!r}")
+        if not is_ensemble and given == ENSEMBLE:
+            raise ConfigError(f"{name}: {given!r} given without ensemble_scheduling, which says what it is made of")
+        if given not in (*_ONNX_BACKENDS, ENSEMBLE):
+            raise ConfigError(f"{name}: {given!r} given; only ONNX models and ensembles of them can be served")
+    if is_ensemble and not message.ensemble_scheduling.step:
+        raise ConfigError("ensemble_scheduling has no steps; wanted is a step for each model that is to be run")
     ignored = [path for path in paths if decision(path) == "ignored"]
     unknown = [
         f"parameters[{key!r}]" for key in sorted(message.parameters) if key not in (*_PARAMETERS, BATCHING_REASON)
@@ -183,6 +198,15 @@ def _warmup_input(name: str, tensor: Any) -> dict[str, Any]:
         raise ConfigError(f"model_warmup: input {name!r} has no data; give zero_data, random_data or input_data_file")
     datatype = _datatype_name(tensor.data_type, name) if tensor.data_type else ""
     return {"name": name, "datatype": datatype, "data": data} | ({"dims": list(tensor.dims)} if tensor.dims else {})
+
+
+def _step(step: Any) -> dict[str, Any]:
+    return {
+        "model": step.model_name,
+        "version": max(step.model_version, 0),  # -1 = the newest
+        "inputs": dict(step.input_map),
+        "outputs": dict(step.output_map),
+    }
 
 
 def _batching(message: ModelConfigMessage) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 HONOURED = {
     "name": "must be the folder's",
-    "platform": "onnxruntime_onnx or tensorrt_plan: what is served is an ONNX file in any case",
+    "platform": "onnxruntime_onnx or tensorrt_plan: what is served is an ONNX file in any case; or ensemble",
     "backend": "onnxruntime or tensorrt: likewise",
     "max_batch_size": "0 with inputs named = never batch; 0 without = decided by trying",
     "default_model_filename": "the file in each version's folder",
@@ -46,12 +46,17 @@ HONOURED = {
     "model_warmup.count": "how often it is run, per instance, before the model is ready",
     "model_warmup.inputs": "zero_data, random_data or a file in the folder warmup; none = made-up inputs, a row and the"
     " largest batch",
+    "ensemble_scheduling.step.model_name": "the model of the step, which may be an ensemble itself",
+    "ensemble_scheduling.step.model_version": "-1 or 0 = the newest that serves",
+    "ensemble_scheduling.step.input_map": "every input of the model to a tensor of the ensemble",
+    "ensemble_scheduling.step.output_map": "outputs of the model to tensors of the ensemble",
+    "ensemble_scheduling.max_inflight_requests": "holds for any number: a step runs once for a request, never ahead",
+    "response_cache.enable": "answers to repeated requests come from the server's cache (response_cache_bytes)",
 }
 """The fields that have an effect, and which."""
 
 REFUSED = {
     "sequence_batching": "models with state between requests are not supported",
-    "ensemble_scheduling": "ensembles are not supported",
     "batch_input": "ragged batches are not supported",
     "batch_output": "ragged batches are not supported",
     "input.reshape": "export the model with the shape that is to be served",
@@ -67,8 +72,8 @@ IGNORED = {
     "cc_model_filenames": "one ONNX file serves every GPU",
     "metric_tags": "metrics carry the model and its version",
     "runtime": "each backend is part of the server",
+    "ensemble_scheduling.step.model_namespace": "model names are unique over all repositories",
     "model_metrics": "histograms are always there, with fixed buckets",
-    "response_cache.enable": "there is no response cache",
     "input.format": "dims say all that is needed",
     "input.is_shape_tensor": "the graph says it",
     "output.is_shape_tensor": "the graph says it",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,12 +64,13 @@ class InferRequest:
     the answer, on the monotonic clock; `wait_limit_s` how long the request may wait for its run to start; both are
     infinity where there is none. `priority` is 1 for the highest, 0 for the model's default. `size_bytes` is the
     memory that the request holds. `number` and `expires` belong to the queue: `number` is 0 while the request is in
-    none.
+    none. `cached_outputs` names the outputs that an answer from the cache must have, () = all; None = no cache.
     """
 
     __slots__ = (
         "arrived",
         "batch_key",
+        "cached_outputs",
         "complete",
         "deadline",
         "done",
@@ -103,6 +104,7 @@ class InferRequest:
         self.size_bytes = size_bytes
         self.rows = 1
         self.batch_key: BatchKey = ()
+        self.cached_outputs: Sequence[str] | None = ()
         self.number = 0
         self.level = 1
         self.expires = deadline

@@ -79,7 +79,8 @@ class LoopStatistics:
 class ModelStatistics:
     """Sums since the model was loaded.
 
-    `inferences` counts rows, `executions` batches, `requests` requests; `per_batch` holds runs by their rows.
+    `inferences` counts rows, `executions` batches, `requests` requests that were run; `per_batch` holds runs by their
+    rows. Requests answered from the cache are `cache_hits` and count nowhere else; their time is in `success_ns` too.
     """
 
     success_ns: int = 0
@@ -88,6 +89,10 @@ class ModelStatistics:
     inferences: int = 0
     executions: int = 0
     last_inference_ms: int = 0
+    cache_hits: int = 0
+    cache_hit_ns: int = 0
+    cache_misses: int = 0
+    cache_miss_ns: int = 0
     requests: Phases = field(default_factory=Phases)
     failures: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     per_batch: dict[int, Phases] = field(default_factory=lambda: defaultdict(Phases))
@@ -96,6 +101,11 @@ class ModelStatistics:
     compute_s: Histogram = field(default_factory=lambda: Histogram(LATENCY_BOUNDS_S))
     total_s: Histogram = field(default_factory=lambda: Histogram(LATENCY_BOUNDS_S))
     batch_rows: Histogram = field(default_factory=lambda: Histogram(BATCH_BOUNDS))
+
+    @property
+    def answered(self) -> int:
+        """Requests that were answered, by a run or from the cache."""
+        return self.requests.count + self.cache_hits
 
     def record_batch(self, answered: Collection[InferRequest], timing: BatchTiming) -> None:
         """Adds one run that answered these requests."""
@@ -114,6 +124,18 @@ class ModelStatistics:
             self.total_s.observe(total)
             self.queue_ns += int(waited * _NS)
             self.success_ns += int(total * _NS)
+
+    def record_cache_hit(self, total_s: float, looked_up_ns: int) -> None:
+        """Adds a request that was answered from the cache, `total_s` after it arrived."""
+        self.cache_hits += 1
+        self.cache_hit_ns += looked_up_ns
+        self.success_ns += int(total_s * _NS)
+        self.total_s.observe(total_s)
+
+    def record_cache_miss(self, spent_ns: int) -> None:
+        """Adds a request that was run because the cache did not know it: the time to look it up and to store it."""
+        self.cache_misses += 1
+        self.cache_miss_ns += spent_ns
 
     def record_failures(self, requests: Collection[InferRequest], reason: str, now: float) -> None:
         """Adds requests that were refused or failed, under Triton's name of the reason."""

@@ -6,12 +6,19 @@ Exit status 1 where a target is missed.
 from __future__ import annotations
 
 import argparse
-import os
+import datetime
 import platform
+import sys
 import tempfile
+from contextlib import ExitStack
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+
+from tests.bench.harness import Harness
+from tests.bench.load import drive_by
+from tests.bench.writing import documented, write_all
+from trtserve_client.load.environment import environment
 
 NAMES = (
     "unary",
@@ -19,11 +26,13 @@ NAMES = (
     "convnet",
     "imports",
     "scheduling",
+    "shared_memory",
     "simulation",
     "adaptive",
     "overload",
     "counting",
     "tensorrt_host",
+    "driver",
 )
 """Modules of this folder; each has a `run` that yields ratios."""
 
@@ -34,18 +43,26 @@ def main() -> int:
     parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="which to run; all by default")
     parser.add_argument("--rounds", type=int, default=5, help="pairs of measurements of each figure")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of one measurement")
+    parser.add_argument("--harness", action="store_true", help="send by trtserve-load's workers, not by this process")
+    parser.add_argument("--write", action="store_true", help="and write docs/benchmarks.*; implies --harness")
     arguments = parser.parse_args()
     packages = ", ".join(f"{name} {version(name)}" for name in ("grpcio", "protobuf", "numpy", "onnxruntime", "uvloop"))
-    print(f"{os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}, {packages}")
+    machine = f"{environment()['machine']}, Python {platform.python_version()}"
+    print(f"{machine}; {packages}")
     print(f"median of {arguments.rounds} rounds in turn; the load shares the machine with the server\n")
-    met = True
-    with tempfile.TemporaryDirectory() as folder:
+    ratios = []
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        if arguments.harness or arguments.write:
+            stack.enter_context(drive_by(stack.enter_context(Harness())))
         for name in arguments.names or NAMES:
-            run = import_module(f"tests.bench.{name}").run
-            for ratio in run(Path(folder), arguments.rounds, arguments.seconds):
+            for ratio in import_module(f"tests.bench.{name}").run(Path(folder), arguments.rounds, arguments.seconds):
                 print(ratio, flush=True)
-                met = met and ratio.met
-    return 0 if met else 1
+                ratios.append(ratio)
+    if arguments.write:
+        about = {"machine": machine, "packages": packages, "rounds": arguments.rounds, "seconds": arguments.seconds}
+        about |= {"command": " ".join(["./build.sh bench", *sys.argv[1:]]), "date": datetime.date.today().isoformat()}
+        print("\nwritten: " + ", ".join(map(str, write_all(Path("docs"), {**about, "ratios": documented(ratios)}))))
+    return 0 if all(ratio.met for ratio in ratios) else 1
 
 
 if __name__ == "__main__":

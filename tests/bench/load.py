@@ -1,17 +1,25 @@
-"""A closed loop of unary calls from this process: messages made once, sent again and again."""
+"""A closed loop of unary calls: messages made once, sent again and again, from this process or by trtserve-load.
+
+`drive_by` chooses; without it this process sends.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import grpc.aio
 import numpy as np
 import uvloop
 
+from tests.bench.harness import Harness
 from trtserve_protos import oip, tensors, wire
+
+_harness: list[Harness] = []
 
 INFER = oip.METHODS["ModelInfer"].path
 
@@ -32,7 +40,19 @@ def request(model: str, name: str, array: np.ndarray) -> bytes:
 
 def closed_loop(url: str, data: bytes, concurrency: int, seconds: float) -> Load:
     """Keeps `concurrency` calls in flight for `seconds`, after a short warm-up."""
+    if _harness:
+        return Load(*_harness[-1].closed_loop(url, data, concurrency, seconds))
     return uvloop.run(_closed_loop(url, data, concurrency, seconds))
+
+
+@contextmanager
+def drive_by(harness: Harness) -> Iterator[None]:
+    """Every closed loop within is driven by the harness."""
+    _harness.append(harness)
+    try:
+        yield
+    finally:
+        _harness.pop()
 
 
 async def _closed_loop(url: str, data: bytes, concurrency: int, seconds: float) -> Load:

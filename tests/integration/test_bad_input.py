@@ -469,7 +469,7 @@ def sequence_end() -> Any:
     return with_parameter(True, "sequence_end")
 
 
-@case(UNIMPLEMENTED, "shared memory", "send the tensor in the message")
+@case(UNIMPLEMENTED, "inputs[0] 'x'", "shared memory is switched off", "send the tensor in the message")
 def input_in_shared_memory() -> Any:
     message = good()
     del message.raw_input_contents[:]
@@ -478,7 +478,7 @@ def input_in_shared_memory() -> Any:
     return message
 
 
-@case(UNIMPLEMENTED, "shared memory", "take the tensor in the message")
+@case(UNIMPLEMENTED, "outputs[0] 'y'", "shared memory is switched off", "--allow-client-shared-memory")
 def output_in_shared_memory() -> Any:
     message = good(outputs=["y"])
     message.outputs[0].parameters["shared_memory_region"].string_param = "region"

@@ -230,8 +230,8 @@ def sequence_batching(folder: Path) -> None:
     configured(folder, "sequence_batching { }")
 
 
-@case("bad/config.pbtxt", "ensemble_scheduling", "not supported")
-def an_ensemble(folder: Path) -> None:
+@case("bad/config.pbtxt", "a step names no model")
+def an_ensemble_without_models(folder: Path) -> None:
     configured(folder, "ensemble_scheduling { step { } }")
 
 

@@ -26,6 +26,10 @@ Script = Callable[..., Any]
 X = np.ones((1, 4), np.float32)
 
 COUNTERS = {
+    "nv_cache_hit_duration_per_model",
+    "nv_cache_miss_duration_per_model",
+    "nv_cache_num_hits_per_model",
+    "nv_cache_num_misses_per_model",
     "nv_inference_request_success",
     "nv_inference_request_failure",
     "nv_inference_count",

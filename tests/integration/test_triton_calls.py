@@ -12,6 +12,8 @@ import pytest
 from tests.models import make_models
 from tests.support.oip_client import Client
 from tests.support.running_server import RunningServer
+from trtserve_engines.cuda.open_driver import open_driver
+from trtserve_engines.errors import BackendUnavailableError
 from trtserve_protos import oip
 
 Connect = Callable[..., Client]
@@ -30,8 +32,15 @@ EXTENSIONS = {
 
 
 @pytest.fixture
-def client(serve: Serve, connect: Connect, tmp_path: Path) -> Client:
-    return connect(serve(model=(str(make_models.save(make_models.scale(2.0), tmp_path / "k.onnx")),)))
+def shares_memory() -> bool:
+    """Whether the server lets clients share memory."""
+    return True
+
+
+@pytest.fixture
+def client(serve: Serve, connect: Connect, tmp_path: Path, shares_memory: bool) -> Client:
+    model = make_models.save(make_models.scale(2.0), tmp_path / "k.onnx")
+    return connect(serve(model=(str(model),), allow_client_shared_memory=shares_memory))
 
 
 def is_offered(client: Client, name: str) -> bool:
@@ -44,12 +53,24 @@ def is_offered(client: Client, name: str) -> bool:
     return True
 
 
+def has_gpu() -> bool:
+    try:
+        open_driver()
+    except BackendUnavailableError:
+        return False
+    return True
+
+
 def test_the_table_for_users_says_of_every_call_whether_it_is_offered(client: Client, root: Path) -> None:
     rows = re.findall(r"^\| (\w+) \| ((?:not )?offered) \|.*\|$", (root / "docs" / "triton.md").read_text(), re.M)
     assert [name for name, _ in rows] == list(oip.METHODS)
-    assert {name: "offered" if is_offered(client, name) else "not offered" for name, _ in rows} == dict(rows)
+    wanted = dict(rows)
+    if not has_gpu():
+        wanted |= dict.fromkeys((name for name in wanted if name.startswith("Cuda")), "not offered")
+    assert {name: "offered" if is_offered(client, name) else "not offered" for name, _ in rows} == wanted
 
 
+@pytest.mark.parametrize("shares_memory", [True, False])
 def test_extensions_are_advertised_exactly_as_they_are_offered(client: Client) -> None:
     advertised = client.call("ServerMetadata").extensions
     offered = [name for name, calls in EXTENSIONS.items() if all(is_offered(client, call) for call in calls)]

@@ -35,6 +35,10 @@ class DeviceThread:
         self._inbox.put((function, future))
         return future.result()
 
+    def post(self, function: Callable[[Device], object]) -> None:
+        """Has `function(device)` run on the thread at some time before `close` ends. From any thread, this one too."""
+        self._inbox.put((function, Future()))
+
     def close(self) -> None:
         """Closes the GPU and ends the thread. Called once."""
         self._inbox.put(None)

@@ -14,6 +14,8 @@ from threading import Event
 from time import perf_counter_ns
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from trtserve_engines.cuda.api import Device, Driver
 from trtserve_engines.cuda.errors import OutOfDeviceMemoryError
 from trtserve_engines.cuda.immortal import keep_for_good
@@ -208,7 +210,9 @@ class TensorRtContext:
 
     def _key(self, parts: Sequence[Arrays]) -> Key:
         return tuple(
-            tuple(parts[0][tensor.name].ravel().tolist()) if tensor.on_host else gathered_shape(parts, tensor.name)
+            tuple(np.asarray(parts[0][tensor.name]).ravel().tolist())
+            if tensor.on_host
+            else gathered_shape(parts, tensor.name)
             for tensor in self._engine.io.inputs
         )
 

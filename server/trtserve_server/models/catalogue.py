@@ -4,7 +4,7 @@ by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -12,8 +12,8 @@ from trtserve_engines.options import nearest
 from trtserve_engines.tensorrt.step import Step
 from trtserve_server.errors import ModelNotFound, ModelNotReady, ServerStopping
 from trtserve_server.metrics import Build
+from trtserve_server.models.model import Model
 from trtserve_server.models.repository import ModelVersion
-from trtserve_server.models.served_model import ServedModel
 
 UNLOADED = "unloaded"
 STOPPING = "the server is stopping"
@@ -39,7 +39,7 @@ class Entry:
     source: ModelVersion
     state: State
     reason: str = ""
-    model: ServedModel | None = None
+    model: Model | None = None
     step: Step | None = None
 
     @property
@@ -68,18 +68,22 @@ class Catalogue:
 
     def __init__(self) -> None:
         self._entries: dict[str, dict[str, Entry]] = {}
-        self._serving: dict[tuple[str, str], ServedModel] = {}
+        self._serving: dict[tuple[str, str], Model] = {}
         self.generation = 0
         """Counts the changes of states: what was found before the last one may not be what serves now."""
         self.on_change: Callable[[], None] = lambda: None
         """Called after every change of a state."""
 
-    def find(self, name: str, version: str = "") -> ServedModel:
+    def find(self, name: str, version: str = "") -> Model:
         """The model that serves; the newest version where none is given. Raises ModelNotFound or ModelNotReady."""
         model = self._serving.get((name, version))
         if model is not None:
             return model
         raise self._refusal(name, version)
+
+    def serves(self, name: str, version: str = "") -> bool:
+        """Whether `find` would give a model."""
+        return (name, version) in self._serving
 
     def entry(self, name: str, version: str = "") -> Entry:
         """The entry whatever its state; the newest version that serves, else the newest. Raises ModelNotFound."""
@@ -106,9 +110,16 @@ class Catalogue:
         """The names of the models that a model is composed of; none for one that is a single model or unknown."""
         return {part for entry in self.versions(name) if entry.model is not None for part in entry.model.parts}
 
-    def models(self) -> list[ServedModel]:
+    def models(self) -> list[Model]:
         """Every model that has instances."""
         return [entry.model for entry in self.entries() if entry.model is not None]
+
+    def note_step(self, source: ModelVersion, step: Step) -> None:
+        """Takes note of how far the build of a version's engine is, if it is still waited for."""
+        entry = self._entries.get(source.name, {}).get(source.version)
+        awaits = entry is not None and (entry.model.awaits_engine if entry.model else entry.state is State.LOADING)
+        if entry is not None and awaits:
+            entry.step = step
 
     def builds(self) -> list[Build]:
         """The engines that are being built, or are waited for. From any thread."""
@@ -157,3 +168,9 @@ def _version_number(entry: Entry) -> tuple[int, str]:
 
 def _number_of(version: str) -> tuple[int, str]:
     return (int(version) if version.isdecimal() else 0, version)
+
+
+def serves(versions: Mapping[str, Entry], source: ModelVersion) -> bool:
+    """Whether nothing is to be done: this very source serves, and nothing failed to take its place since."""
+    entry = versions.get(source.version)
+    return entry is not None and entry.state is State.READY and entry.source == source and not entry.reason

@@ -7,7 +7,7 @@ counted and logged once. Searching costs a pass over the outputs, on the instanc
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -47,7 +47,7 @@ class CheckedContext:
         """See ExecutionContext."""
         self._context.close()
 
-    def _search(self, outputs: Arrays) -> None:
+    def _search(self, outputs: Mapping[str, np.ndarray]) -> None:
         names = [name for name, array in outputs.items() if has_nan(array)]
         if self._nan.add(bool(names)):
             log.warning(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 from trtserve_engines.config import ConfigError
 from trtserve_engines.options import nearest
+from trtserve_engines.script import parse_script
 from trtserve_server.config import ServerConfig
 from trtserve_server.errors import (
     InvalidRequest,
@@ -157,11 +158,11 @@ class ModelControl:
 
         self._executor.submit(look)
 
-    def _look(self, name: str, values: Mapping[str, Any] | None) -> list[ModelVersion] | RequestError:
+    def _look(self, name: str, values: Mapping[str, Any] | None) -> Found | RequestError:
         try:
             found = find_model(self._config, name, values)
             if found:
-                return found
+                return {**self._look_for_components(found), name: found}
             names = self.names()
             return ModelNotFound(f"model {name!r} is in no repository{nearest(name, names) if names else ''}")
         except ConfigError as error:
@@ -170,13 +171,27 @@ class ModelControl:
             log.exception("looking for model %r failed", name)
             return LoadFailed(f"looking for model {name!r} failed with {type(error).__name__}; the log has the details")
 
-    def _found(self, name: str, found: list[ModelVersion] | RequestError, done: Done) -> None:
+    def _look_for_components(self, ensembles: Sequence[ModelVersion]) -> Found:
+        """The models of the steps of ensembles, and of ensembles among them, as far as they are on disk."""
+        found: dict[str, list[ModelVersion]] = {}
+        names = components_of(ensembles)
+        while names:
+            name = names.pop()
+            if name not in found and (versions := find_model(self._config, name)):
+                found[name] = versions
+                names += components_of(versions)
+        return found
+
+    def _found(self, name: str, found: Found | RequestError, done: Done) -> None:
         if isinstance(found, RequestError):
             done(found)
         elif self._stopping:
             done(ServerStopping(STOPPING))
         else:
-            self._replace(name, found, done)
+            for component, versions in found.items():
+                if component != name and not self._registry.serves(component):
+                    self._enqueue(component, partial(self._replace, component, versions), lambda error: None)
+            self._replace(name, found[name], done)
 
     def _replace(self, name: str, versions: Sequence[ModelVersion], done: Done) -> None:
         def replaced(failures: Sequence[str]) -> None:
@@ -196,11 +211,23 @@ class ModelControl:
 
 
 def _to_be_loaded(config: ServerConfig, found: Found) -> Found:
-    """What is loaded at the start. A model given as a file always is: it was asked for by name."""
+    """What is loaded at the start. A model given as a file or a script always is: it was asked for by name."""
     if config.model_control_mode != "explicit" or "*" in config.load_model:
         return found
     for name in config.load_model:
         if name not in found:
             raise ConfigError(f"load_model: {name!r} is in no repository{nearest(name, found) if found else ''}")
-    wanted = {*config.load_model, *(Path(file).stem for file in config.model)}
+    names = [*config.load_model, *(Path(file).stem for file in config.model)]
+    names += [parse_script(script).name for script in config.scripted]
+    wanted = set()
+    while names:
+        name = names.pop()
+        if name not in wanted:
+            wanted.add(name)
+            names += components_of(found.get(name, ()))
     return {name: versions for name, versions in found.items() if name in wanted}
+
+
+def components_of(versions: Iterable[ModelVersion]) -> list[str]:
+    """The names of the models that the steps of ensembles need; none for other models."""
+    return list(dict.fromkeys(step.model for version in versions for step in version.config.ensemble))

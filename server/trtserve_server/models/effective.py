@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 
 from trtserve_engines.errors import EngineError
 from trtserve_engines.options import as_mapping
-from trtserve_engines.signature import TensorSpec
+from trtserve_engines.signature import Signature, TensorSpec
 from trtserve_engines.tensorrt.step import Watch
 from trtserve_protos import dtypes
 from trtserve_server.config import InstanceGroupConfig, ModelConfig, ServerConfig, TensorConfig
+from trtserve_server.models.ensemble_graph import graph_of
 from trtserve_server.models.loader import LoadedModel, load_model
 from trtserve_server.models.repository import ModelVersion
 from trtserve_server.options import toml_text
@@ -30,37 +31,42 @@ class EffectiveConfig:
 def effective_config(loaded: LoadedModel) -> EffectiveConfig:
     """What is in force for `loaded`."""
     given = loaded.source.config
-    inputs = _tensors(given.inputs, loaded.signature.inputs, loaded.max_batch_size)
-    outputs = _tensors(given.outputs, loaded.signature.outputs, loaded.max_batch_size)
-    config = replace(
-        given,
-        max_batch_size=loaded.max_batch_size,
-        inputs=inputs,
-        outputs=outputs,
-        instances=0,
-        device="",
-        instance_groups=tuple(
-            InstanceGroupConfig(placed.instances, placed.engine.device) for placed in loaded.opened.engines
-        ),
-    )
-    completed = {}
-    if given.max_batch_size is None:
-        completed["max_batch_size"] = loaded.batching_reason
-    if given.inputs != inputs:
-        completed["inputs"] = "from the graph"
-    if given.outputs != outputs:
-        completed["outputs"] = "from the graph"
-    if given.instance_groups != config.instance_groups:
+    effective = completed_config(given, loaded.signature, loaded.max_batch_size, loaded.batching_reason)
+    completed = dict(effective.completed)
+    groups = tuple(InstanceGroupConfig(placed.instances, placed.engine.device) for placed in loaded.opened.engines)
+    if given.instance_groups != groups:
         where = "the server's number" if not given.instances else "the number given, on the server's devices"
         completed["instance_groups"] = where
+    config = replace(effective.config, instances=0, device="", instance_groups=groups)
     return EffectiveConfig(config, completed)
+
+
+def completed_config(
+    given: ModelConfig, signature: Signature, max_batch_size: int, batching_reason: str
+) -> EffectiveConfig:
+    """The configuration with the tensors of `signature`, whether of a graph or of an ensemble's models."""
+    inputs = _tensors(given.inputs, signature.inputs, max_batch_size)
+    outputs = _tensors(given.outputs, signature.outputs, max_batch_size)
+    source = "from the models of the steps" if given.ensemble else "from the graph"
+    completed = {}
+    if given.max_batch_size is None:
+        completed["max_batch_size"] = batching_reason
+    if given.inputs != inputs:
+        completed["inputs"] = source
+    if given.outputs != outputs:
+        completed["outputs"] = source
+    return EffectiveConfig(replace(given, max_batch_size=max_batch_size, inputs=inputs, outputs=outputs), completed)
 
 
 def effective_text(source: ModelVersion, server: ServerConfig) -> str:
     """The configuration in force for one version as TOML, with a comment on every completed value.
 
-    Loads the model, because whether it can be batched is found by running it; builds no engine. Raises EngineError.
+    Loads the model, because whether it can be batched is found by running it. Builds no
+    engine. An ensemble's is what was configured: what completes it depends on other models. Raises EngineError.
     """
+    if source.config.ensemble:
+        graph_of(source.config)
+        return toml_text(as_mapping(source.config))
     loaded = load_model(source, server, Watch(may_build=False))
     try:
         effective = effective_config(loaded)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from trtserve_engines.batch_check import Batchability, check_batchable
 from trtserve_engines.config import ConfigError
@@ -26,6 +26,7 @@ from trtserve_engines.look_at_machine import look_at_machine
 from trtserve_engines.onnx_model import OnnxModel, read_onnx_model
 from trtserve_engines.open_engine import open_engine
 from trtserve_engines.samples import sample_inputs
+from trtserve_engines.script import ScriptConfig, engine_from_script
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
 from trtserve_engines.tensorrt.cache_options import CacheOptions
 from trtserve_engines.tensorrt.plugins import check_allowed
@@ -101,6 +102,10 @@ def load_model(source: ModelVersion, server: ServerConfig, watch: Watch) -> Load
     if source.problem:
         raise ModelFileError(source.problem)
     start = time.monotonic()
+    if source.config.response_cache and not server.response_cache_bytes:
+        log.warning("%s: response_cache = true has no effect, as the server's response_cache_bytes is 0", source.name)
+    if source.script:
+        return _finish(source, server, None, _scripted(source.script, source.config, server), start, False)
     model = read_onnx_model(source.path)
     _check_types(model)
     awaits_engine = False
@@ -118,8 +123,18 @@ def load_model(source: ModelVersion, server: ServerConfig, watch: Watch) -> Load
         raise ConfigError(f"{_config_file(source)}: {error}") from None
 
 
+def _scripted(script: ScriptConfig, config: ModelConfig, server: ServerConfig) -> OpenedModel:
+    engine = cast(Engine, engine_from_script(script))
+    return OpenedModel((PlacedEngine(engine, config.instances or server.instances),), {"backend_reason": "a script"})
+
+
 def _finish(
-    source: ModelVersion, server: ServerConfig, model: OnnxModel, opened: OpenedModel, start: float, awaits_engine: bool
+    source: ModelVersion,
+    server: ServerConfig,
+    model: OnnxModel | None,
+    opened: OpenedModel,
+    start: float,
+    awaits_engine: bool,
 ) -> LoadedModel:
     """Decides on batching and checks the configuration; closes what was opened where that fails."""
     config, engine = source.config, opened.engines[0].engine
@@ -130,7 +145,7 @@ def _finish(
             _agreed(config.inputs, engine.signature.inputs, "input", max_batch_size),
             _agreed(config.outputs, engine.signature.outputs, "output", max_batch_size),
         )
-        labels = _read_labels(config.outputs, _config_folder(source))
+        labels = read_labels(source)
         warmup = warmup_requests(config.warmup, signature, max_batch_size, _config_folder(source))
     except EngineError:
         opened.close()
@@ -138,7 +153,8 @@ def _finish(
     log.info("%s/%s: %s: %s", source.name, source.version, "batched" if batch.batched else "not batched", batch.reason)
     automatic = all(placed.instances == 0 for placed in opened.engines)
     inline = automatic or sum(placed.instances for placed in opened.engines) == 1
-    inline = inline and _is_quick(engine, model, max_batch_size, server.inline_run_limit_us / 1e6)
+    # A script waits, so it never runs on the loop.
+    inline = inline and model is not None and _is_quick(engine, model, max_batch_size, server.inline_run_limit_us / 1e6)
     opened = replace(opened, engines=tuple(_counted(placed, inline=inline) for placed in opened.engines))
     seconds = time.monotonic() - start
     return LoadedModel(
@@ -296,7 +312,9 @@ def _config_file(source: ModelVersion) -> Path:
     return next((file for file in files if file.exists()), source.path)
 
 
-def _read_labels(outputs: Sequence[TensorConfig], folder: Path) -> dict[str, Sequence[str]]:
+def read_labels(source: ModelVersion) -> dict[str, Sequence[str]]:
+    """The labels of each output that has a file of them. Raises ConfigError."""
+    outputs, folder = source.config.outputs, _config_folder(source)
     labels: dict[str, Sequence[str]] = {}
     for tensor in outputs:
         if tensor.label_filename:

@@ -7,7 +7,7 @@ A version that is loaded again stays READY: what it was made of before serves un
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,10 +16,14 @@ from trtserve_engines.errors import DeviceLostError, EngineNotBuiltError
 from trtserve_engines.tensorrt.step import Cancel, Step, Watch
 from trtserve_server.config import ServerConfig
 from trtserve_server.errors import ServerStopping
-from trtserve_server.models.catalogue import STOPPING, UNLOADED, Catalogue, Entry as Entry, State as State
+from trtserve_server.models.assembly import Assembly, needed_by
+from trtserve_server.models.catalogue import STOPPING, UNLOADED, Entry as Entry, State as State, serves
+from trtserve_server.models.ensemble import LoadedEnsemble, load_ensemble
 from trtserve_server.models.loader import LoadedModel, load_model
 from trtserve_server.models.memory import give_back_memory
+from trtserve_server.models.model import Model
 from trtserve_server.models.repository import ModelVersion
+from trtserve_server.models.response_cache import ResponseCache
 from trtserve_server.models.served_model import ServedModel
 from trtserve_server.models.step_reporter import StepReporter
 from trtserve_server.scheduling.host import Host
@@ -28,6 +32,9 @@ log = logging.getLogger(__name__)
 
 OnReplaced = Callable[[Sequence[str]], None]
 """Gets the reasons of the versions that could not be loaded; none where all serve."""
+
+
+Loaded = LoadedModel | LoadedEnsemble | Exception
 
 
 @dataclass
@@ -40,7 +47,7 @@ class _Replacement:
     failures: list[str] = field(default_factory=list)
 
 
-class Registry(Catalogue):
+class Registry(Assembly):
     """The models by name and version. Belongs to the scheduling thread.
 
     Loading runs in `loading`, freeing in `freeing`, so that it does not wait for what takes long to load, and what
@@ -50,18 +57,19 @@ class Registry(Catalogue):
     def __init__(
         self, config: ServerConfig, host: Host, loading: Executor, freeing: Executor, building: Executor
     ) -> None:
-        super().__init__()
+        super().__init__(
+            host.reactor, ResponseCache(config.response_cache_bytes) if config.response_cache_bytes else None
+        )
         self._config = config
         self._host = host
         self._loading = loading
         self._freeing = freeing
         self._building = building
         self._cancel_builds = Cancel()
-        self._awaited: dict[ServedModel, Cancel] = {}  # what serves until its engine is built, and what ends the build
-        self._draining: set[ServedModel] = set()
-        self._ended: set[ServedModel] = set()  # drained during the server's end, and not yet freed
+        self._awaited: dict[Model, Cancel] = {}  # what serves until its engine is built, and what ends the build
+        self._draining: set[Model] = set()
+        self._ended: set[Model] = set()  # drained during the server's end, and not yet freed
         self._on_drained: Callable[[], None] | None = None
-        self._stopping = False
 
     def load(self, sources: Iterable[ModelVersion], on_loaded: Callable[[], None]) -> None:
         """Loads every source at the same time; calls `on_loaded` once each is READY or UNAVAILABLE."""
@@ -93,7 +101,7 @@ class Registry(Catalogue):
         for version in [version for version, entry in versions.items() if not entry.wanted]:
             if version not in replacement.wanted:
                 del versions[version]
-        changed = [source for source in replacement.wanted.values() if not _serves(versions, source)]
+        changed = [source for source in replacement.wanted.values() if not serves(versions, source)]
         for source in changed:
             entry = versions.get(source.version)
             if entry is None or entry.state is not State.READY:
@@ -128,11 +136,8 @@ class Registry(Catalogue):
     def drain(self, on_drained: Callable[[], None]) -> None:
         """Unloads everything: nothing new is taken, `on_drained` is called once all that was accepted is answered."""
         self._stopping = True
-        for entry in self.entries():
-            if entry.state is State.READY and entry.model is not None:
-                self._set_state(entry, State.UNLOADING, STOPPING)
-                self._drain(entry.model, lambda: None)
         self._on_drained = on_drained
+        self._drain_the_unneeded()
         self._check_drained()
 
     def stop(self) -> None:
@@ -152,7 +157,11 @@ class Registry(Catalogue):
     def _load(self, replacement: _Replacement, source: ModelVersion) -> None:
         """On a thread of `loading`."""
         try:
-            loaded: LoadedModel | Exception = load_model(source, self._config, Watch(may_build=False))
+            loaded: Loaded = (
+                load_ensemble(source)
+                if source.config.ensemble
+                else load_model(source, self._config, Watch(may_build=False))
+            )
         except EngineNotBuiltError as error:
             log.info("%s/%s waits for its engine: %s", source.name, source.version, error)
             self._building.submit(self._build, source, self._cancel_builds, partial(self._loaded, replacement, source))
@@ -163,34 +172,29 @@ class Registry(Catalogue):
 
     def _build(self, source: ModelVersion, cancel: Cancel, then: Callable[[LoadedModel | Exception], None]) -> None:
         """On a thread of `building`."""
-        steps = StepReporter(f"{source.name}/{source.version}", partial(self._host.reactor.post, self._stepped, source))
+        steps = StepReporter(
+            f"{source.name}/{source.version}", partial(self._host.reactor.post, self.note_step, source)
+        )
         try:
             loaded: LoadedModel | Exception = load_model(source, self._config, Watch(steps.report, cancel))
         except Exception as error:
             loaded = error
         self._host.reactor.post(then, loaded)
 
-    def _stepped(self, source: ModelVersion, step: Step) -> None:
-        entry = self._entries.get(source.name, {}).get(source.version)
-        if entry is not None and (entry.state is State.LOADING or entry.model in self._awaited):
-            entry.step = step
-
-    def _await_engine(self, entry: Entry, model: ServedModel) -> None:
+    def _await_engine(self, entry: Entry, model: Model) -> None:
         """The model serves until its engine is built, which then takes its place."""
         cancel = self._awaited[model] = Cancel()
         then = partial(self._engine_built, entry, model)
         self._building.submit(self._build, entry.source, cancel, then)
 
-    def _engine_built(self, entry: Entry, model: ServedModel, loaded: LoadedModel | Exception) -> None:
+    def _engine_built(self, entry: Entry, model: Model, loaded: LoadedModel | Exception) -> None:
         if isinstance(loaded, Exception):
             self._engine_ready(entry, model, None, loaded)
         else:
-            successor = ServedModel(loaded, self._host)
+            successor = ServedModel(loaded, self._host, self._cache)
             successor.start(partial(self._engine_ready, entry, model, successor))
 
-    def _engine_ready(
-        self, entry: Entry, model: ServedModel, successor: ServedModel | None, error: Exception | None
-    ) -> None:
+    def _engine_ready(self, entry: Entry, model: Model, successor: ServedModel | None, error: Exception | None) -> None:
         self._note_lost_device(entry.source, error)
         was_awaited = self._awaited.pop(model, None) is not None and not self._stopping
         if was_awaited and error is not None:
@@ -207,16 +211,19 @@ class Registry(Catalogue):
         self._changed()
         self._drain(model, partial(self._free, model, lambda: None))
 
-    def _loaded(self, replacement: _Replacement, source: ModelVersion, loaded: LoadedModel | Exception) -> None:
+    def _loaded(self, replacement: _Replacement, source: ModelVersion, loaded: Loaded) -> None:
         if isinstance(loaded, Exception):
             self._finish_loading(replacement, source, None, loaded)
             return
-        model = ServedModel(loaded, self._host)
+        if isinstance(loaded, LoadedEnsemble):
+            self._assemble(loaded, partial(self._finish_loading, replacement, source))
+            return
+        model = ServedModel(loaded, self._host, self._cache)
         model.on_broken(partial(self._broken, model))
         model.start(partial(self._finish_loading, replacement, source, model))
 
     def _finish_loading(
-        self, replacement: _Replacement, source: ModelVersion, model: ServedModel | None, error: Exception | None
+        self, replacement: _Replacement, source: ModelVersion, model: Model | None, error: Exception | None
     ) -> None:
         self._note_lost_device(source, error)
         if self._stopping:
@@ -256,7 +263,7 @@ class Registry(Catalogue):
             self._set_state(entry, entry.state, f"what was loaded before serves on; loading it again failed: {reason}")
             log.error("%s serves on as it was; loading it again failed: %s", label, reason)
 
-    def _broken(self, model: ServedModel, reason: str) -> None:
+    def _broken(self, model: Model, reason: str) -> None:
         """Nothing is left that could run the model: it is unavailable until it is loaded again."""
         for entry in self.entries():
             if entry.model is model and entry.state is State.READY:
@@ -297,7 +304,16 @@ class Registry(Catalogue):
                 del self._entries[entry.name]
             self._changed()
 
-    def _drain(self, model: ServedModel, then: Callable[[], None]) -> None:
+    def _drain_the_unneeded(self) -> None:
+        """Drains what no ensemble needs any more; the others follow when the last such ensemble is drained."""
+        ready = [entry.model for entry in self.entries() if entry.state is State.READY and entry.model is not None]
+        needed = needed_by((*ready, *self._draining))
+        for entry in tuple(self.entries()):
+            if entry.state is State.READY and entry.model is not None and entry.name not in needed:
+                self._set_state(entry, State.UNLOADING, STOPPING)
+                self._drain(entry.model, self._drain_the_unneeded if needed else lambda: None)
+
+    def _drain(self, model: Model, then: Callable[[], None]) -> None:
         self._draining.add(model)
         if cancel := self._awaited.pop(model, None):
             cancel.set()
@@ -314,7 +330,7 @@ class Registry(Catalogue):
             on_drained, self._on_drained = self._on_drained, None
             on_drained()
 
-    def _free(self, model: ServedModel, then: Callable[[], None]) -> None:
+    def _free(self, model: Model, then: Callable[[], None]) -> None:
         """Ends a model that runs nothing any more; calls `then` when its memory is given back."""
         model.stop()
         if self._stopping:
@@ -323,17 +339,11 @@ class Registry(Catalogue):
         else:
             self._freeing.submit(self._close, model, then)
 
-    def _close(self, model: ServedModel, then: Callable[[], None]) -> None:
+    def _close(self, model: Model, then: Callable[[], None]) -> None:
         """On a thread of `freeing`."""
         model.close(self._config.drain_timeout_s)
         give_back_memory()
         self._host.reactor.post(then)
 
-    def _running(self) -> set[ServedModel]:
+    def _running(self) -> set[Model]:
         return {*self.models(), *self._draining}
-
-
-def _serves(versions: Mapping[str, Entry], source: ModelVersion) -> bool:
-    """Whether nothing is to be done: this very source serves, and nothing failed to take its place since."""
-    entry = versions.get(source.version)
-    return entry is not None and entry.state is State.READY and entry.source == source and not entry.reason

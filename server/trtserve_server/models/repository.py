@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from trtserve_engines.config import ConfigError
 from trtserve_engines.options import as_mapping, build, merged
+from trtserve_engines.script import ScriptConfig, parse_script
 from trtserve_server.config import ModelConfig, ServerConfig
 from trtserve_server.models.fingerprint import Fingerprint, fingerprint, folder_fingerprint
 from trtserve_server.pbtxt import read_pbtxt
@@ -36,6 +37,8 @@ class ModelVersion:
     config: ModelConfig
     problem: str = ""
     content: Fingerprint = ()
+    script: ScriptConfig | None = None
+    """What a model without a file does."""
 
 
 Found = dict[str, list[ModelVersion]]
@@ -62,7 +65,10 @@ def check_files(config: ServerConfig) -> None:
 
 def scan(config: ServerConfig) -> Found:
     """What is there now, by name. Raises ConfigError where a repository does not exist."""
-    return {name: _versions(name, paths, config) for name, paths in _places(config).items()}
+    found = {name: _versions(name, paths, config) for name, paths in _places(config).items()}
+    for name, versions in _scripted(config).items():
+        found[name] = [_twice(versions[0])] if name in found else versions
+    return found
 
 
 def model_names(config: ServerConfig) -> list[str]:
@@ -78,7 +84,7 @@ def find_model(config: ServerConfig, name: str, values: Mapping[str, Any] | None
     paths = _places(config).get(name)
     if values is not None:
         _config(config, name, values)  # a mistake in what was given is not the model's problem
-    return _versions(name, paths, config, values) if paths else []
+    return _versions(name, paths, config, values) if paths else _scripted(config).get(name, [])
 
 
 def _places(config: ServerConfig) -> dict[str, list[Path]]:
@@ -139,15 +145,40 @@ def _versions_in_folder(folder: Path, config: ServerConfig, values: Mapping[str,
     model_config = _folder_config(folder, config, values)
     labels = [folder / tensor.label_filename for tensor in model_config.outputs if tensor.label_filename]
     beside = fingerprint(labels) + (folder_fingerprint(folder / DATA_FOLDER) if model_config.warmup else ())
-    numbers = choose_versions(_version_numbers(folder), model_config.versions)
+    # An ensemble has nothing to put into a version's folder, so that it may have none.
+    present = _version_numbers(folder) or ([1] if model_config.ensemble else [])
+    if not present:
+        raise ConfigError(f"{folder} holds no version folder; wanted is {folder}/1/model.onnx")
+    numbers = choose_versions(present, model_config.versions)
     return [_version(folder, number, model_config, beside) for number in numbers]
 
 
 def _version(folder: Path, number: int, config: ModelConfig, beside: Fingerprint) -> ModelVersion:
     path = folder / str(number) / config.filename
-    problem = "" if path.exists() else f"{path.parent} holds no {config.filename}; put the model there"
+    found = path.exists() or config.ensemble
+    problem = "" if found else f"{path.parent} holds no {config.filename}; put the model there"
     content = beside + folder_fingerprint(path.parent)
     return ModelVersion(folder.name, str(number), path, config, problem, content)
+
+
+def _scripted(config: ServerConfig) -> Found:
+    """The models without a file."""
+    found: Found = {}
+    for script in map(parse_script, config.scripted):
+        version = _scripted_version(script, config)
+        found[script.name] = [_twice(version) if script.name in found else version]
+    return found
+
+
+def _twice(version: ModelVersion) -> ModelVersion:
+    problem = f"two models are called {version.name!r}, of which one is scripted; rename one of them"
+    return replace(version, version="", problem=problem, script=None)
+
+
+def _scripted_version(script: ScriptConfig, server: ServerConfig) -> ModelVersion:
+    # No warm-up: the numbers of a script's batches are those of the requests.
+    values = {"max_batch_size": script.max_batch_size, "instances": script.instances, "warmup_runs": 0}
+    return ModelVersion(script.name, "1", Path("--scripted"), _config(server, script.name, values), script=script)
 
 
 def _folder_config(folder: Path, server: ServerConfig, values: Mapping[str, Any] | None) -> ModelConfig:
@@ -208,10 +239,7 @@ def _version_numbers(folder: Path) -> list[int]:
         names = [path.name for path in folder.iterdir() if path.is_dir()]
     except OSError as error:
         raise ConfigError(f"{folder} cannot be read: {error.strerror}") from error
-    numbers = sorted(int(name) for name in names if name.isdecimal() and int(name) > 0 and name == str(int(name)))
-    if not numbers:
-        raise ConfigError(f"{folder} holds no version folder; wanted is {folder}/1/model.onnx")
-    return numbers
+    return sorted(int(name) for name in names if name.isdecimal() and int(name) > 0 and name == str(int(name)))
 
 
 def _read_config_file(path: Path) -> dict[str, Any]:

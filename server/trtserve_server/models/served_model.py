@@ -10,12 +10,13 @@ import numpy as np
 from trtserve_engines.errors import SignatureError
 from trtserve_engines.shape_ranges import check_shapes
 from trtserve_engines.signature import DYNAMIC, Signature
-from trtserve_protos import dtypes
 from trtserve_server.config import BatchConfig, LevelConfig, ModelConfig
 from trtserve_server.errors import InvalidRequest, RequestError
+from trtserve_server.models.admission import batch_rows, request_rows, wire_name
 from trtserve_server.models.effective import EffectiveConfig, effective_config
 from trtserve_server.models.instance_group import InstanceGroup, Ready
 from trtserve_server.models.loader import LoadedModel
+from trtserve_server.models.response_cache import ModelCache, ResponseCache
 from trtserve_server.request import BatchKey, InferRequest
 from trtserve_server.scheduling.batcher import Batcher, BatcherOptions
 from trtserve_server.scheduling.host import Host
@@ -30,13 +31,17 @@ class ServedModel:
     parts: Sequence[str] = ()
     """The names of the models that this one is composed of: it is a single one."""
 
-    def __init__(self, loaded: LoadedModel, host: Host) -> None:
+    def __init__(self, loaded: LoadedModel, host: Host, cache: ResponseCache | None = None) -> None:
         self._loaded = loaded
         self._engine = loaded.engine
         self.name = loaded.source.name
         self.version = loaded.source.version
         self.signature: Signature = loaded.signature
         self.statistics = ModelStatistics()
+        self._now = host.reactor.now
+        self._cache: ModelCache | None = None
+        if cache is not None and self.config.response_cache:
+            self._cache = ModelCache(cache, self.statistics)
         self._one_key = all(DYNAMIC not in spec.shape[1:] for spec in self.signature.inputs)
         self.preserve_ordering = self.config.batching.preserve_ordering
         self._holds = 0
@@ -128,28 +133,19 @@ class ServedModel:
         self._check_signature(inputs)
         if not self.max_batch_size:
             return 1, ()
-        rows = self._rows(inputs)
-        if not 0 < rows <= self.max_batch_size:
-            raise InvalidRequest(
-                f"model {self.name!r}: a batch of {rows} rows given, 1 to {self.max_batch_size} wanted;"
-                " send fewer rows per request or raise max_batch_size"
-            )
-        return rows, self._batch_key(inputs)
+        return request_rows(self.name, inputs, self.max_batch_size), self._batch_key(inputs)
 
     def check_batch(self, inputs: Mapping[str, np.ndarray]) -> tuple[int, BatchKey]:
         """The same for a batch of any size, that will be cut into pieces. Raises InvalidRequest."""
         self._check_signature(inputs)
-        if not self.max_batch_size:
-            raise InvalidRequest(
-                f"model {self.name!r} is not batched ({self.batching_reason}), so it has no rows; send ModelInfer"
-            )
-        rows = self._rows(inputs)
-        if rows == 0:
-            raise InvalidRequest(f"model {self.name!r}: a batch of 0 rows given, 1 or more wanted")
+        rows = batch_rows(self.name, inputs, self.max_batch_size, self.batching_reason)
         return rows, self._batch_key(inputs)
 
     def submit(self, requests: Sequence[InferRequest]) -> None:
         """Takes requests whose inputs have been checked."""
+        if self._cache is not None:
+            now = self._now()
+            requests = [request for request in requests if not self._cache.answer(request, now)]
         self.batcher.submit(requests)
 
     def cancel(self, request: InferRequest) -> None:
@@ -179,6 +175,8 @@ class ServedModel:
     def stop(self) -> None:
         """Ends the instances after what they run now."""
         self._instances.stop()
+        if self._cache is not None:
+            self._cache.close()
 
     def close(self, timeout_s: float) -> bool:
         """Waits for the instances' end and frees the engine; False where one still runs. From any thread, blocking."""
@@ -194,18 +192,9 @@ class ServedModel:
                 return "; the model is not batched: send its inputs in the shape of the graph"
         return ""
 
-    def _rows(self, inputs: Mapping[str, np.ndarray]) -> int:
-        counts = {name: len(array) for name, array in inputs.items()}
-        rows = next(iter(counts.values()))
-        if any(count != rows for count in counts.values()):
-            raise InvalidRequest(
-                f"model {self.name!r}: inputs differ in their number of rows: {counts}; make them equal"
-            )
-        return rows
-
     def _check_signature(self, inputs: Mapping[str, np.ndarray]) -> None:
         try:
-            self.signature.check(inputs, _wire_name)
+            self.signature.check(inputs, wire_name)
             check_shapes(self._engine.shape_ranges, self.signature, inputs, batched=self.max_batch_size > 0)
         except SignatureError as error:
             raise InvalidRequest(f"model {self.name!r}: {error}{self._dimensions_hint(inputs)}") from None
@@ -248,7 +237,3 @@ def _level_policy(config: BatchConfig | LevelConfig, max_requests: int) -> Level
         delay=config.timeout_action == "delay",
         allow_override=config.allow_timeout_override,
     )
-
-
-def _wire_name(dtype: np.dtype) -> str:
-    return dtypes.from_numpy(dtype).name

@@ -38,7 +38,7 @@ class Answers:
         self._wanted: asyncio.Future[None] | None = None  # who waits for a place
         self._awaited: asyncio.Future[None] | None = None  # the writer, which waits for an answer
         self.held = 0
-        self.on_last: Callable[[], None] = lambda: None
+        self.on_last: Callable[[], None] = _nothing
         """Called before the last answer that is there is written: more would be welcome."""
 
     @property
@@ -79,6 +79,11 @@ class Answers:
         self._open = False
         self._wake()
 
+    def abandon(self) -> None:
+        """Forgets what is not written, for the call is over: at once, not when Python next looks for cycles."""
+        self._ready.clear()
+        self.on_last = _nothing
+
     async def write_all(self) -> None:
         """Writes until closed and nothing is held any more. Raises the first answer that is an exception."""
         ready, write = self._ready, self._write
@@ -101,6 +106,10 @@ class Answers:
     def _wake(self) -> None:
         if self._awaited is not None:
             _finish(self._awaited)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _finish(future: asyncio.Future[None]) -> None:

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from trtserve_engines.signature import DYNAMIC
-from trtserve_server.models.served_model import ServedModel
+from trtserve_server.models.model import Model
 
 
-def extra_dimensions(model: ServedModel, inputs: Mapping[str, np.ndarray]) -> int:
+def extra_dimensions(model: Model, inputs: Mapping[str, np.ndarray]) -> int:
     """How many dimensions every input has in front of the model's: -1 or 1 where that can only be the batch's, else 0.
 
     -1: the model has a batch dimension, and no input has it. 1: the model has none, and every input comes as a batch
@@ -47,7 +47,7 @@ def _fits(shape: Sequence[int], wanted: Sequence[int], extra: int) -> bool:
     return all(size == want or want == DYNAMIC for size, want in zip(as_model(shape, extra), wanted, strict=True))
 
 
-def _has_batch_dimension(model: ServedModel) -> bool:
+def _has_batch_dimension(model: Model) -> bool:
     """Whether the first dimension of everything counts rows: of a model that is never batched, the only row."""
     tensors = (*model.signature.inputs, *model.signature.outputs)
     return model.max_batch_size > 0 or all(spec.shape and spec.shape[0] == 1 for spec in tensors)

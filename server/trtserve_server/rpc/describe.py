@@ -6,8 +6,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trtserve_protos import dtypes, oip
-from trtserve_server.config import RANDOM, ZERO, BatchConfig, LevelConfig, TensorConfig, WarmupConfig
-from trtserve_server.models.served_model import ServedModel
+from trtserve_server.config import (
+    RANDOM,
+    ZERO,
+    BatchConfig,
+    LevelConfig,
+    ModelConfig as EffectiveModelConfig,
+    StepConfig,
+    TensorConfig,
+    WarmupConfig,
+)
+from trtserve_server.models.model import Model
 from trtserve_server.pbtxt import BATCHING_REASON, GRAPH_LEVELS, parameters_of
 from trtserve_server.statistics import Phases
 
@@ -18,7 +27,7 @@ PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}
 """Triton's names of the backends."""
 
 
-def model_metadata(model: ServedModel, versions: Sequence[str], building: str) -> ModelMetadataResponse:
+def model_metadata(model: Model, versions: Sequence[str], building: str) -> ModelMetadataResponse:
     """Names, datatypes and shapes; how the model is served stands in the parameters.
 
     `building` says how far the engine is that is to take the model's place; "" where none is.
@@ -42,15 +51,13 @@ def model_metadata(model: ServedModel, versions: Sequence[str], building: str) -
     return response
 
 
-def model_config(model: ServedModel) -> ModelConfig:
+def model_config(model: Model) -> ModelConfig:
     """The effective configuration, completed from the graph; read as a config.pbtxt it gives the same again."""
     effective = model.effective.config
     config = oip.ModelConfig(
         name=model.name,
         platform=PLATFORMS.get(model.backend, model.backend),
-        backend=model.backend,
         max_batch_size=model.max_batch_size,
-        default_model_filename=effective.filename,
     )
     _fill_version_policy(config, effective.versions)
     for tensor in effective.inputs:
@@ -62,6 +69,28 @@ def model_config(model: ServedModel) -> ModelConfig:
             dims=tensor.dims,
             label_filename=tensor.label_filename,
         )
+    config.response_cache.enable = effective.response_cache
+    if effective.ensemble:
+        _fill_steps(config, effective.ensemble)
+    else:
+        _fill_execution(config, model, effective)
+    config.parameters[BATCHING_REASON].string_value = model.batching_reason
+    return config
+
+
+def _fill_steps(config: ModelConfig, steps: Sequence[StepConfig]) -> None:
+    for step in steps:
+        config.ensemble_scheduling.step.add(
+            model_name=step.model,
+            model_version=step.version or -1,
+            input_map=step.inputs,
+            output_map=step.outputs,
+        )
+
+
+def _fill_execution(config: ModelConfig, model: Model, effective: EffectiveModelConfig) -> None:
+    config.backend = model.backend
+    config.default_model_filename = effective.filename
     for number, (device, count) in enumerate(model.placed.items()):
         kind, _, gpu = device.partition(":")
         gpus = [int(gpu)] if gpu else []
@@ -84,8 +113,6 @@ def model_config(model: ServedModel) -> ModelConfig:
     config.optimization.graph.level = levels[effective.onnxruntime.graph_optimization_level]
     for name, value in parameters_of(effective.onnxruntime).items():
         config.parameters[name].string_value = value
-    config.parameters[BATCHING_REASON].string_value = model.batching_reason
-    return config
 
 
 def _fill_warmup(message: ModelWarmup, warmup: WarmupConfig) -> None:
@@ -113,7 +140,7 @@ def _fill_version_policy(config: ModelConfig, versions: str) -> None:
         config.version_policy.specific.versions.extend(int(number) for number in versions.split(","))
 
 
-def model_statistics(model: ServedModel) -> ModelStatistics:
+def model_statistics(model: Model) -> ModelStatistics:
     """Sums since the model was loaded."""
     statistics = model.statistics
     message = oip.ModelStatistics(
@@ -125,9 +152,11 @@ def model_statistics(model: ServedModel) -> ModelStatistics:
     )
     answered = statistics.requests.count
     stats = message.inference_stats
-    stats.success.count, stats.success.ns = answered, statistics.success_ns
+    stats.success.count, stats.success.ns = statistics.answered, statistics.success_ns
     stats.fail.count, stats.fail.ns = sum(statistics.failures.values()), statistics.failure_ns
     stats.queue.count, stats.queue.ns = answered, statistics.queue_ns
+    stats.cache_hit.count, stats.cache_hit.ns = statistics.cache_hits, statistics.cache_hit_ns
+    stats.cache_miss.count, stats.cache_miss.ns = statistics.cache_misses, statistics.cache_miss_ns
     _fill_phases(stats, statistics.requests)
     for rows, phases in sorted(statistics.per_batch.items()):
         _fill_phases(message.batch_stats.add(batch_size=rows), phases)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trtserve_protos import timing
-from trtserve_server.models.served_model import ServedModel
+from trtserve_server.models.model import Model
 from trtserve_server.request import InferResponse
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _NS = 1e9
 
 
-def explain(header: ModelInferResponse, model: ServedModel, response: InferResponse) -> None:
+def explain(header: ModelInferResponse, model: Model, response: InferResponse) -> None:
     """Puts where the time went into the response's parameters."""
     batch = response.timing
     explained = timing.Timing(

@@ -17,9 +17,10 @@ from trtserve_protos.dtypes import DataType
 from trtserve_protos.errors import ProtocolError
 from trtserve_protos.tensors import array_from_raw, raw_from_array
 from trtserve_server.errors import InvalidRequest
-from trtserve_server.models.served_model import ServedModel
+from trtserve_server.models.model import Model
 from trtserve_server.request import BatchKey, Complete, InferRequest, InferResponse
 from trtserve_server.rpc.batch_dimension import as_request
+from trtserve_server.shared_memory.regions import Window
 
 if TYPE_CHECKING:
     from trtserve_protos.oip import InferParameter, ModelInferResponse
@@ -48,9 +49,13 @@ class PlannedOutput(NamedTuple):
 class InferPlan:
     """All that requests with the same header have in common."""
 
+    sources: Mapping[str, Window] = {}
+    """Inputs that lie in shared memory; see SharedPlan."""
+
     __slots__ = (
         "_heads",
         "batch_key",
+        "cached_outputs",
         "explain",
         "extra_dimensions",
         "inputs",
@@ -66,13 +71,14 @@ class InferPlan:
 
     def __init__(
         self,
-        model: ServedModel,
+        model: Model,
         inputs: Sequence[PlannedInput],
         outputs: Sequence[PlannedOutput],
         *,
         raw_form: bool,
         priority: int = 0,
         wait_limit_s: float = math.inf,
+        use_cache: bool = True,
         extra_dimensions: int = 0,
         parameters: Mapping[str, InferParameter] | None = None,
         explain: bool = False,
@@ -85,6 +91,7 @@ class InferPlan:
         # An answer that is its outputs as they are needs nothing but a known head before each.
         self.plain = raw_form and not outputs and not explain
         self.priority = priority
+        self.cached_outputs = tuple(name for name, _ in outputs) if use_cache else None
         self.wait_limit_s = wait_limit_s
         self.extra_dimensions = extra_dimensions
         self.parameters = parameters or {}
@@ -104,7 +111,11 @@ class InferPlan:
             if len(data) == size:
                 arrays[name] = np.frombuffer(data, datatype.numpy).reshape(shape)
             else:
-                arrays[name] = _checked_array(name, data, datatype, shape)
+                arrays[name] = checked_array(name, data, datatype, shape)
+        return arrays
+
+    def in_memory(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The inputs as arrays that stay what they are now: which all of them do."""
         return arrays
 
     def request(
@@ -122,6 +133,7 @@ class InferPlan:
         )
         request.rows = self.rows
         request.batch_key = self.batch_key
+        request.cached_outputs = self.cached_outputs
         return request
 
     def outputs_of(self, response: InferResponse) -> Mapping[str, np.ndarray]:
@@ -138,8 +150,10 @@ class InferPlan:
         return header
 
     def raw_response(self, response: InferResponse, request_id: str) -> list[Raw | np.ndarray]:
-        """The pieces of the response message when every output is asked for as it is, in raw form."""
+        """The pieces of the response message when outputs are asked for as they are, in raw form."""
         outputs = self.outputs_of(response)
+        if self.outputs:
+            outputs = {name: outputs[name] for name, _ in self.outputs}
         shapes = tuple([array.shape for array in outputs.values()])
         heads = self._heads.get(shapes)
         if heads is None:
@@ -156,6 +170,10 @@ class InferPlan:
                 pieces += wire.join(b"", wire.RESPONSE_RAW_FIELD, [raw])
         return pieces
 
+    def placed(self, header: ModelInferResponse, raw: list[Raw]) -> list[Raw]:
+        """What of the outputs travels in the message: everything."""
+        return raw
+
     def _remember_heads(self, shapes: tuple[tuple[int, ...], ...], outputs: Mapping[str, np.ndarray]) -> list[bytes]:
         """The header for outputs of these shapes, and what stands before each tensor; "" where its size may differ."""
         heads = [self.header(outputs).SerializeToString()]
@@ -168,7 +186,8 @@ class InferPlan:
         return heads
 
 
-def _checked_array(name: str, data: Raw, datatype: DataType, shape: tuple[int, ...]) -> np.ndarray:
+def checked_array(name: str, data: Raw, datatype: DataType, shape: tuple[int, ...]) -> np.ndarray:
+    """An input over its raw form. Raises InvalidRequest that names it."""
     try:
         return array_from_raw(data, datatype, shape)
     except ProtocolError as error:

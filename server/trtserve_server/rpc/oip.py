@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -44,6 +44,8 @@ EXTENSIONS = (
     "model_repository",
     "schedule_policy",
     "model_configuration",
+    "system_shared_memory",
+    "cuda_shared_memory",
     "binary_tensor_data",
     "parameters",
     "statistics",
@@ -52,11 +54,14 @@ EXTENSIONS = (
 )
 """Triton's names of what is implemented here, in its order; nothing that is not."""
 
+SHARED_MEMORY_EXTENSIONS = frozenset({"system_shared_memory", "cuda_shared_memory"})
+"""Those that are not offered everywhere."""
+
 
 class OipService:
     """The calls of inference.GRPCInferenceService; `messages` holds those that live in files of their own.
 
-    `is_ready` says whether the server as a whole serves.
+    `is_ready` says whether the server as a whole serves, `shared_memory` which of SHARED_MEMORY_EXTENSIONS it offers.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class OipService:
         is_ready: Callable[[], bool],
         stream_window: int,
         *,
+        shared_memory: Collection[str],
         messages: Mapping[str, MessageCall],
     ) -> None:
         self._registry = registry
@@ -75,6 +81,8 @@ class OipService:
         self._messages = messages
         self._is_ready = is_ready
         self._stream_window = stream_window
+        withheld = SHARED_MEMORY_EXTENSIONS.difference(shared_memory)
+        self._extensions = [name for name in EXTENSIONS if name not in withheld]
         self.streams: set[InferStream] = set()
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -145,7 +153,7 @@ class OipService:
 
     async def server_metadata(self, request: ServerMetadataRequest, context: Context) -> ServerMetadataResponse:
         """Name, version and what is implemented beyond the core protocol."""
-        return oip.ServerMetadataResponse(name="trtserve", version=__version__, extensions=EXTENSIONS)
+        return oip.ServerMetadataResponse(name="trtserve", version=__version__, extensions=self._extensions)
 
     async def model_metadata(self, request: ModelMetadataRequest, context: Context) -> ModelMetadataResponse:
         """What a model takes and gives. Raises ModelNotFound or ModelNotReady."""

@@ -60,7 +60,8 @@ class RowCall:
                 f" {self._model.max_batch_size} rows at once (max_batch_size)"
             )
         self._answers = Answers(context.write, min(options.window or max_window, max_window))
-        self._lane = Lane() if options.in_order else None
+        self._lane = Lane()
+        self._in_order = options.in_order
         self._in_flight: dict[Place, InferRequest] = {}
         self._explained = (timing.ASK, "true") in (context.invocation_metadata() or ())
         left_s = context.time_remaining()
@@ -77,6 +78,8 @@ class RowCall:
             for request in tuple(self._in_flight.values()):
                 self._model.cancel(request)
             self._model.release()
+            self._lane.clear()
+            self._answers.abandon()
 
     async def _feed(self) -> None:
         for first in range(0, self._rows, self._step):
@@ -87,7 +90,7 @@ class RowCall:
 
     def _submit(self, first: int, count: int) -> None:
         piece = {name: array[first : first + count] for name, array in self._inputs.items()}
-        place = self._answers.take(self._lane)
+        place = self._answers.take(self._lane if self._in_order else None)
         now = monotonic()
         complete = partial(self._answer, place, first, count)
         size = self._size_bytes * count // self._rows

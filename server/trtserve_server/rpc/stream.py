@@ -14,7 +14,7 @@ import grpc.aio
 
 from trtserve_protos import oip, timing, wire
 from trtserve_server.errors import InvalidRequest, RequestError, ServerStopping
-from trtserve_server.models.served_model import ServedModel
+from trtserve_server.models.model import Model
 from trtserve_server.request import InferRequest, Outcome
 from trtserve_server.rpc.answers import Answers, Lane, Place
 from trtserve_server.rpc.custom_parameters import FINAL_RESPONSE
@@ -55,6 +55,7 @@ class InferStream:
         self._context = context
         self._answers = Answers(context.write, window)
         self._in_flight: set[_Flight] = set()
+        self._reader: asyncio.Task[None] | None = None
         self._ended = False
         # Once, on our clock: what gRPC says is left follows the wall clock, which may be set while the stream lives.
         left_s = context.time_remaining()
@@ -65,7 +66,7 @@ class InferStream:
         self._ordered = _choice(metadata, PRESERVE_ORDERING)
         self._lane = Lane()  # of the whole stream
         self._model_lanes: dict[str, Lane] = {}
-        self._later: dict[ServedModel, list[InferRequest]] = {}
+        self._later: dict[Model, list[InferRequest]] = {}
         self._answers.on_last = self._submit_later
 
     @property
@@ -75,29 +76,33 @@ class InferStream:
 
     async def run(self) -> None:
         """Serves the stream until the client has half-closed and every request is answered."""
-        self._reader = asyncio.get_running_loop().create_task(self._read())
+        self._reader = reader = asyncio.get_running_loop().create_task(self._read())
         # Not at the end of _read: a task that is cancelled before its first step never comes there.
-        self._reader.add_done_callback(lambda _: self._answers.close())
+        reader.add_done_callback(lambda _: self._answers.close())
         try:
             await self._answers.write_all()
             if self._ended:
                 raise ServerStopping(
                     "the server is stopping; requests without an answer were not run, send them elsewhere"
                 )
-            await self._reader
+            await reader
         finally:
-            self._reader.cancel()
+            reader.cancel()
+            self._reader = None
             for flight in tuple(self._in_flight):
                 flight.plan.model.cancel(flight.request)
             for model in self._later:
                 model.release()
+            for lane in (self._lane, *self._model_lanes.values()):
+                lane.clear()
+            self._answers.abandon()
 
     def end(self) -> None:
         """Reads nothing more; the stream ends with UNAVAILABLE once what was read is answered.
 
         A stream whose client has sent all that it will ends as it would anyway.
         """
-        if not self._reader.done():
+        if self._reader is not None and not self._reader.done():
             self._ended = True
             self._reader.cancel()
 
@@ -133,7 +138,7 @@ class InferStream:
         else:
             model.submit((flight.request,))
 
-    def _put_off(self, model: ServedModel, request: InferRequest) -> None:
+    def _put_off(self, model: Model, request: InferRequest) -> None:
         """Keeps a request until the answers before it are written: its own could not leave sooner anyway.
 
         Such requests run in one batch. A model with a thread could compute meanwhile, so it gets them at once.

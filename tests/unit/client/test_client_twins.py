@@ -18,7 +18,7 @@ def parameters(function: object) -> list[tuple[str, object, object]]:
 
 def test_both_have_the_same_methods() -> None:
     assert sorted(name for name in vars(aio.Client) if not name.startswith("_")) == METHODS
-    assert len(METHODS) == 13
+    assert len(METHODS) == 16
 
 
 @pytest.mark.parametrize("name", ["__init__", *METHODS])

@@ -1,9 +1,11 @@
 """Reused memory: alignment, growth, gathering of rows."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from trtserve_engines.staging import ALIGNMENT, StagingBuffer, gather, gathered_shape
+from trtserve_engines.staging import ALIGNMENT, StagingBuffer, gather, gathered_shape, joined
 
 FLOAT32 = np.dtype(np.float32)
 
@@ -91,3 +93,42 @@ def test_read_only_and_unaligned_parts_are_gathered(count):
 )
 def test_rows_of_all_parts_count_together(shapes, together):
     assert gathered_shape([{"x": np.zeros(shape)} for shape in shapes], "x") == together
+
+
+class Source:
+    """A tensor that lies elsewhere and counts how often it is read."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.dtype, self.shape = array.dtype, array.shape
+        self.reads = 0
+        self._array = array
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        self.reads += 1
+        return self._array.copy()
+
+    def copy_to(self, target: np.ndarray) -> None:
+        self.reads += 1
+        target[...] = self._array
+
+
+def test_a_source_is_read_once_straight_into_its_rows() -> None:
+    source, array = Source(np.full((2, 3), 7.0)), np.ones((1, 3))
+    target = np.zeros((4, 3))
+    parts = [{"x": array}, {"x": source}, {"x": array}]
+    assert gathered_shape(parts, "x") == (4, 3)
+    gather(target, parts, "x")
+    assert target.tolist() == [[1] * 3, [7] * 3, [7] * 3, [1] * 3]
+    gather(target[:2], [{"x": source}], "x")
+    assert source.reads == 2
+
+
+def test_parts_are_joined_where_there_is_no_staging() -> None:
+    source, array = Source(np.full((2, 3), 7.0)), np.ones((1, 3))
+    assert joined([{"x": array}], "x") is array
+    assert joined([{"x": source}], "x").tolist() == [[7] * 3] * 2
+    assert joined([{"x": array}, {"x": source}], "x").tolist() == [[1] * 3, [7] * 3, [7] * 3]
+    assert source.reads == 2

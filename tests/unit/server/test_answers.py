@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -72,6 +73,23 @@ def test_an_exception_ends_the_writing_in_its_turn() -> None:
         with pytest.raises(ValueError, match="second"):
             await answers.write_all()
         assert caller.taken == [b"first"]
+
+    run(test)
+
+
+def test_a_call_that_is_abandoned_holds_no_answer_any_more() -> None:
+    class Answer(Exception):
+        pass
+
+    async def test() -> None:
+        answers = Answers(SlowCaller().write, 2)
+        answer = Answer()
+        alive = weakref.ref(answer)
+        answers.put(answers.take(), answer)
+        del answer
+        assert alive() is not None
+        answers.abandon()
+        assert alive() is None
 
     run(test)
 

@@ -1,0 +1,135 @@
+"""One request on its way through an ensemble: each step begins as soon as its tensors are there.
+
+Tensors pass from step to step as the arrays that they are; each step's request waits and batches at its own model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from trtserve_server.errors import RequestError
+from trtserve_server.models.ensemble_graph import Graph
+from trtserve_server.models.model import Model
+from trtserve_server.request import BatchTiming, InferRequest, InferResponse, Outcome
+
+Find = Callable[[str, str], Model]
+"""Name and version ("" = newest) to the model that serves now. Raises RequestError."""
+
+
+class EnsembleRun:
+    """Runs the steps of `graph` for `request`; calls `on_done` once, with the ensemble's outputs or the first error."""
+
+    def __init__(
+        self,
+        name: str,
+        graph: Graph,
+        request: InferRequest,
+        find: Find,
+        on_done: Callable[[EnsembleRun, Outcome], None],
+    ) -> None:
+        self.request = request
+        self._name = name
+        self._graph = graph
+        self._find = find
+        self._on_done = on_done
+        self._tensors: dict[str, Any] = dict(request.inputs)
+        self._missing = [
+            {tensor for tensor in step.inputs.values() if tensor not in self._tensors} for step in graph.steps
+        ]
+        self._left = len(graph.steps)
+        self._running: dict[int, tuple[Model, InferRequest]] = {}
+        self._timings: list[BatchTiming] = []
+        self._done = False
+
+    def start(self, now: float) -> None:
+        """Begins every step that needs nothing but the request's own tensors."""
+        self._now = now
+        for number in [number for number, missing in enumerate(self._missing) if not missing]:
+            self._launch(number)
+
+    def fail(self, error: RequestError) -> None:
+        """Ends the run with `error` and gives up the steps that are under way."""
+        self._finish(error)
+
+    def _launch(self, number: int) -> None:
+        if self._done:
+            return
+        step = self._graph.steps[number]
+        try:
+            model = self._find(step.model, str(step.version) if step.version else "")
+            inputs = {name: self._tensors[tensor] for name, tensor in step.inputs.items()}
+            request = self._step_request(inputs, partial(self._step_done, number))
+            request.rows, request.batch_key = model.check(inputs)
+        except RequestError as error:
+            self._finish(self._at_step(number, error))
+            return
+        self._running[number] = model, request
+        model.submit((request,))
+
+    def _step_request(self, inputs: Mapping[str, Any], complete: Callable[[Outcome], None]) -> InferRequest:
+        whole = self.request
+        request = InferRequest(
+            inputs,
+            complete,
+            arrived=self._now,
+            deadline=whole.deadline,
+            priority=whole.priority,
+            wait_limit_s=whole.wait_limit_s,
+            size_bytes=sum(array.nbytes for array in inputs.values() if isinstance(array, np.ndarray)),
+        )
+        request.cached_outputs = None if whole.cached_outputs is None else ()
+        return request
+
+    def _step_done(self, number: int, outcome: Outcome) -> None:
+        self._running.pop(number, None)
+        if self._done:
+            return
+        if isinstance(outcome, RequestError):
+            self._finish(self._at_step(number, outcome))
+            return
+        self._timings.append(outcome.timing)
+        self._now = max(self._now, outcome.timing.ended)
+        self._left -= 1
+        made = {tensor: outcome.outputs[name] for name, tensor in self._graph.steps[number].outputs.items()}
+        self._tensors |= made
+        if self._left == 0:
+            self._finish(self._response())
+            return
+        for other, missing in enumerate(self._missing):
+            if missing & made.keys():
+                missing.difference_update(made)
+                if not missing:
+                    self._launch(other)
+
+    def _response(self) -> InferResponse:
+        timings = self._timings
+        timing = BatchTiming(
+            self._name,
+            self.request.rows,
+            idle_since=min(timing.idle_since for timing in timings),
+            cut=min(timing.cut for timing in timings),
+            started=min(timing.started for timing in timings),
+            ended=self._now,
+            input_ns=sum(timing.input_ns for timing in timings),
+            compute_ns=sum(timing.compute_ns for timing in timings),
+            output_ns=sum(timing.output_ns for timing in timings),
+        )
+        outputs = {name: self._tensors[name] for name in self._graph.outputs}
+        return InferResponse(outputs, self.request.arrived, timing)
+
+    def _finish(self, outcome: Outcome) -> None:
+        if self._done:
+            return
+        self._done = True
+        running, self._running = self._running, {}
+        for model, request in running.values():
+            model.cancel(request)
+        self._tensors = {}
+        self._on_done(self, outcome)
+
+    def _at_step(self, number: int, error: RequestError) -> RequestError:
+        return type(error)(f"ensemble {self._name!r}, {self._graph.shown(number)}: {error}")

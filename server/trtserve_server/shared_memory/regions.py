@@ -1,0 +1,111 @@
+"""The regions that clients have registered, by name, and windows into them whose bounds have been checked."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeVar
+
+from trtserve_server.errors import InvalidRequest, RegionExists, RegionLimit, RegionNotFound
+
+R = TypeVar("R")
+
+
+class Region(Protocol):
+    """A piece of shared memory. It is given back when nothing refers to it any more, requests included."""
+
+    name: str
+    byte_size: int
+
+    def read(self, offset: int, target: memoryview) -> None:
+        """Fills `target` with what lies at `offset`. Raises InvalidRequest where that is not there any more."""
+        ...
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Writes `data` to `offset`. Raises InvalidRequest where there is no room for it any more."""
+        ...
+
+
+class Window:
+    """`size` bytes of a region, from `offset` on, all of them inside of it."""
+
+    __slots__ = ("offset", "region", "size")
+
+    def __init__(self, region: Region, offset: int, size: int) -> None:
+        self.region = region
+        self.offset = offset
+        self.size = size
+
+    def read(self, target: memoryview) -> None:
+        """Fills `target`, which has the window's size. Raises InvalidRequest."""
+        self.region.read(self.offset, target)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Writes `data` to the window's beginning. Raises InvalidRequest where it is longer than the window."""
+        size = memoryview(data).nbytes
+        if size > self.size:
+            raise InvalidRequest(
+                f"{size} bytes are to be written to the {self.size} that the request gives in shared memory region"
+                f" {self.region.name!r}; ask with a shared_memory_byte_size of at least {size}"
+            )
+        self.region.write(self.offset, data)
+
+
+class Regions:
+    """Every registered region, of all kinds: names are unique among them. Belongs to the event loop's thread."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        # Each holds a file descriptor, and connections need some as well.
+        self._limit = limit or resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+        self._regions: dict[str, Region] = {}
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when regions have come or gone: windows that were found before may not be what they were."""
+
+    def check_free(self, name: str) -> None:
+        """Raises unless a region of this name could be added: InvalidRequest, RegionExists or RegionLimit."""
+        if not name:
+            raise InvalidRequest("the region has no name; wanted is a text that requests can refer to")
+        if name in self._regions:
+            raise RegionExists(f"shared memory region {name!r} is registered already; unregister it first")
+        if len(self._regions) >= self._limit:
+            raise RegionLimit(
+                f"{self._limit} shared memory regions are registered, which is the most that this server's limit of"
+                " open files allows; unregister those that are not needed"
+            )
+
+    def add(self, region: Region) -> None:
+        """Makes the region known. Raises as `check_free`."""
+        self.check_free(region.name)
+        self._regions[region.name] = region
+        self.on_change()
+
+    def remove(self, name: str, kind: type) -> None:
+        """Forgets the region, or every one of `kind` with "". Does nothing where there is none, as at Triton.
+
+        Requests under way keep the region that they use.
+        """
+        for known, region in list(self._regions.items()):
+            if name in ("", known) and isinstance(region, kind):
+                del self._regions[known]
+        self.on_change()
+
+    def find(self, name: str) -> Region:
+        """The region of this name. Raises RegionNotFound."""
+        region = self._regions.get(name)
+        if region is None:
+            raise RegionNotFound(f"no shared memory region {name!r} is registered; register it first")
+        return region
+
+    def of_kind(self, kind: type[R]) -> Iterator[R]:
+        """The regions that are instances of `kind`, in the order of their registration."""
+        return (region for region in self._regions.values() if isinstance(region, kind))
+
+    def window(self, name: str, offset: int, size: int) -> Window:
+        """A part of the region called `name`. Raises RegionNotFound, or InvalidRequest where it is not inside."""
+        end = self.find(name).byte_size  # the region itself in a variable would live as long as an error's traceback
+        if offset + size > end:
+            raise InvalidRequest(
+                f"{size} bytes at offset {offset} of shared memory region {name!r} end at byte {offset + size};"
+                f" the region ends at {end}"
+            )
+        return Window(self.find(name), offset, size)
