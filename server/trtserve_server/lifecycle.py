@@ -1,4 +1,7 @@
-"""The life of the server process: start, say so, wait for a signal, drain, stop. A second signal forces the end."""
+"""The life of the server process: start, say so, wait for a signal, drain, stop. A second signal forces the end.
+
+A device that is lost to the process ends it too, with an exit code of its own, so that a supervisor starts it again.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 EXIT_FORCED = 1
+EXIT_DEVICE_LOST = 3
 
 
 async def serve(config: ServerConfig, output: LogOutput, started: float) -> int:
@@ -43,9 +47,18 @@ async def serve(config: ServerConfig, output: LogOutput, started: float) -> int:
     starting.result()
     calm_garbage_collector()
     print(banner(app, time.monotonic() - started), flush=True)
+    lost = asyncio.ensure_future(app.device_lost.wait())
+    await asyncio.wait({signalled, lost}, return_when=asyncio.FIRST_COMPLETED)
+    why = "the device is lost" if lost.done() else signalled.result().name
     before = f"taking calls for {config.shutdown_delay_s:g} s more, then " if config.shutdown_delay_s else ""
-    log.info("%s: %sdraining for at most %g s", (await signalled).name, before, config.drain_timeout_s)
-    return await _drain(app, config, signals)
+    log.info("%s: %sdraining for at most %g s", why, before, config.drain_timeout_s)
+    signalled.cancel()
+    code = await _drain(app, config, signals)
+    if lost.done():
+        log.critical("stopped because a device was lost; only a new process can use it again")
+        _leave(EXIT_DEVICE_LOST)
+    lost.cancel()
+    return code
 
 
 def calm_garbage_collector() -> None:

@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from trtserve_engines.engine import BatchResult
-from trtserve_engines.errors import ExecutionError
+from trtserve_engines.errors import ExecutionError, SignatureError
 from trtserve_server.errors import (
     DeadlineExceeded,
     InferenceFailed,
+    InvalidRequest,
     ModelNotReady,
     Overloaded,
     RequestCancelled,
@@ -303,6 +304,8 @@ class Batcher:
         if isinstance(outcome, BatchResult):
             problem = row_problem(batch, outcome.outputs, batched=self._options.batched)
             return InferenceFailed(f"model {self._name!r}: {problem}") if problem else None
+        if isinstance(outcome, SignatureError):  # what only the run can tell, such as values that are read as shapes
+            return InvalidRequest(f"model {self._name!r}: {outcome}")
         if isinstance(outcome, ExecutionError):
             log.warning("%s: a batch of %d rows failed: %s", self._name, batch.rows, outcome)
             return InferenceFailed(f"model {self._name!r}: {outcome}")
