@@ -91,7 +91,6 @@ class _Worker:
 
     def __init__(self, number: int, plan: Plan) -> None:
         self.number = number
-        self._url = plan.connection.url
         # A file, not a pipe: a worker that writes much must not wait for a reader.
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it lives as long as the process
         ours, theirs = socket.socketpair()
