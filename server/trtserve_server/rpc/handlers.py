@@ -5,6 +5,7 @@ Messages arrive and leave as bytes, so that the hot ones can bypass protobuf and
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
@@ -82,6 +83,15 @@ def parse(method: Method, message: bytes) -> Any:
         return method.request_class.FromString(message)
     except DecodeError as error:
         raise WireError(f"the message is not a valid {method.request_name}: {error}") from None
+
+
+def deadline_of(context: Context, now: float) -> float:
+    """When the caller wants the answer, on the monotonic clock; infinity where it may take for ever.
+
+    For a call that lives long, to be asked once: what gRPC says is left follows the wall clock, which may be set.
+    """
+    left_s = context.time_remaining()
+    return math.inf if left_s is None else now + left_s
 
 
 def _parsed(method: Method, call: MessageCall) -> BytesCall:

@@ -119,14 +119,14 @@ class InferPlan:
         return arrays
 
     def request(
-        self, arrays: Mapping[str, np.ndarray], complete: Complete, now: float, time_left_s: float | None, size: int
+        self, arrays: Mapping[str, np.ndarray], complete: Complete, now: float, deadline: float, size: int
     ) -> InferRequest:
         """The core's request for arrays that have been checked, which hold a message of `size` bytes in memory."""
         request = InferRequest(
             arrays,
             complete,
             arrived=now,
-            deadline=math.inf if time_left_s is None else now + time_left_s,
+            deadline=deadline,
             priority=self.priority,
             wait_limit_s=self.wait_limit_s,
             size_bytes=size,

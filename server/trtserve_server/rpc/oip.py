@@ -13,10 +13,11 @@ import grpc
 from trtserve_protos import oip, wire
 from trtserve_server import __version__
 from trtserve_server.errors import RequestError
-from trtserve_server.models.registry import Registry, State
+from trtserve_server.models.catalogue import State
+from trtserve_server.models.registry import Registry
 from trtserve_server.request import Outcome
 from trtserve_server.rpc import describe
-from trtserve_server.rpc.handlers import Context, MessageCall, generic_handler
+from trtserve_server.rpc.handlers import Context, MessageCall, deadline_of, generic_handler
 from trtserve_server.rpc.infer_codec import InferCodec
 from trtserve_server.rpc.intake import Intake
 from trtserve_server.rpc.stream import InferStream
@@ -110,9 +111,8 @@ class OipService:
         with self._intake:
             future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
             parts = wire.split_infer_request(data)
-            plan, request = self._codec.decode(
-                parts, partial(_set, future), monotonic(), context.time_remaining(), len(data)
-            )
+            now = monotonic()
+            plan, request = self._codec.decode(parts, partial(_set, future), now, deadline_of(context, now), len(data))
             plan.model.submit((request,))
             try:
                 outcome = await future
