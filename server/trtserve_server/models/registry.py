@@ -17,7 +17,7 @@ from trtserve_engines.tensorrt.step import Cancel, Step, Watch
 from trtserve_server.config import ServerConfig
 from trtserve_server.errors import ServerStopping
 from trtserve_server.models.assembly import Assembly, needed_by
-from trtserve_server.models.catalogue import STOPPING, UNLOADED, Entry as Entry, State as State, serves
+from trtserve_server.models.catalogue import STOPPING, UNLOADED, Entry, State, serves
 from trtserve_server.models.ensemble import LoadedEnsemble, load_ensemble
 from trtserve_server.models.loader import LoadedModel, load_model
 from trtserve_server.models.memory import give_back_memory
