@@ -1,4 +1,4 @@
-"""Loads and unloads models, and lets one take another's place: the only place where states change.
+"""Loads and unloads models, and lets one take another's place. Here states change; ensembles' also in `assembly`.
 
 LOADING → READY → UNLOADING → UNAVAILABLE or gone       LOADING → UNAVAILABLE, with the reason
 A version that is loaded again stays READY: what it was made of before serves until its successor is warm.
