@@ -20,6 +20,7 @@ from trtserve_server.rpc import describe
 from trtserve_server.rpc.handlers import Context, MessageCall, deadline_of, generic_handler
 from trtserve_server.rpc.infer_codec import InferCodec
 from trtserve_server.rpc.intake import Intake
+from trtserve_server.rpc.settle import settle
 from trtserve_server.rpc.stream import InferStream
 
 if TYPE_CHECKING:
@@ -112,7 +113,9 @@ class OipService:
             future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
             parts = wire.split_infer_request(data)
             now = monotonic()
-            plan, request = self._codec.decode(parts, partial(_set, future), now, deadline_of(context, now), len(data))
+            plan, request = self._codec.decode(
+                parts, partial(settle, future), now, deadline_of(context, now), len(data)
+            )
             plan.model.submit((request,))
             try:
                 outcome = await future
@@ -178,8 +181,3 @@ class OipService:
                 if request.name in ("", model.name) and request.version in ("", model.version)
             ]
         )
-
-
-def _set(future: asyncio.Future[Outcome], outcome: Outcome) -> None:
-    if not future.done():
-        future.set_result(outcome)
