@@ -108,7 +108,7 @@ class EnsembleModel:
         models = []
         for number, step in enumerate(self._graph.steps):
             try:
-                models.append(self._find(step.model, str(step.version) if step.version else ""))
+                models.append(self._find(step.model, step.asked_version))
             except RequestError as error:
                 raise ConfigError(f"{self._graph.shown(number)}: {error}") from None
         max_batch_size, reason = batch_size_of(self._graph, self.config, models)
