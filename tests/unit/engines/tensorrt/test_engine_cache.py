@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +9,7 @@ from threading import Event, Thread
 
 import pytest
 
+from tests.support.small_files import small_files
 from trtserve_engines.errors import DamagedEntryError, EngineCacheError
 from trtserve_engines.tensorrt.cache_entry import Sidecar, plan_digest
 from trtserve_engines.tensorrt.engine_cache import EngineCache
@@ -298,28 +298,20 @@ def test_an_engine_in_use_outlives_its_removal(cache, entry):
 # ---- disks that are full or cannot be written ----
 
 
-@pytest.fixture
-def small_files():
-    """As on a full disk, no file can grow beyond 4 KiB."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_a_full_disk_is_said_and_nothing_is_left(cache, small_files):
-    with pytest.raises(EngineCacheError, match=r"engine \(16384 bytes\) cannot be kept in .* free space there"):
+def test_a_full_disk_is_said_and_nothing_is_left(cache):
+    told = r"engine \(16384 bytes\) cannot be kept in .* free space there"
+    with small_files(4096), pytest.raises(EngineCacheError, match=told):
         publish(cache)
     assert cache.find(KEY) is None
     assert leftovers(cache) == []
-    publish(cache, plan=b"small")
+    with small_files(4096):
+        publish(cache, plan=b"small")
     assert bytes(cache.find(KEY).plan) == b"small"
 
 
-def test_a_full_disk_leaves_the_entry_that_was_there(cache, request):
+def test_a_full_disk_leaves_the_entry_that_was_there(cache):
     publish(cache, plan=b"old")
-    request.getfixturevalue("small_files")
-    with pytest.raises(EngineCacheError, match="cannot be kept"):
+    with small_files(4096), pytest.raises(EngineCacheError, match="cannot be kept"):
         publish(cache)
     assert bytes(cache.find(KEY).plan) == b"old"
 

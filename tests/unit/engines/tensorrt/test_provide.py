@@ -2,7 +2,6 @@
 
 import logging
 import os
-import resource
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +11,7 @@ import pytest
 
 from tests.models import make_models as models
 from tests.support.scripted_toolchain import GPU, PLAN, ScriptedToolchain
+from tests.support.small_files import small_files
 from trtserve_engines.errors import AccuracyError, BuildCancelledError, EngineError, EngineNotBuiltError, ModelFileError
 from trtserve_engines.onnx_model import read_onnx_model
 from trtserve_engines.tensorrt.build_config import BuildConfig
@@ -139,12 +139,8 @@ def test_what_fails_is_not_kept_and_frees_its_engine(model, cache, stage):
 
 
 def test_on_a_full_disk_the_engine_serves_and_the_reason_is_told(model, cache, caplog):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    try:
+    with small_files(1000):
         provided = provide_engine(ScriptedToolchain(model), cache, Watch())
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "free space there" in provided.problem
     assert not provided.engine.closed
     assert "it serves, and is built again at the next start" in caplog.text
