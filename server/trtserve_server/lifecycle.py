@@ -22,10 +22,10 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 EXIT_FORCED = 1
 
 
-async def serve(config: ServerConfig, output: LogOutput, started: float) -> int:
+async def serve(config: ServerConfig, output: LogOutput, started: float) -> NoReturn:
     """Runs a server until a signal; `output` is the log's; `started` is when the process began (time.monotonic).
 
-    Returns the exit code, or ends the process itself where a model may still load or run.
+    Ends the process itself, with 0 or EXIT_FORCED: a model may still load, warm up or run.
     """
     signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
     loop = asyncio.get_running_loop()
@@ -45,7 +45,7 @@ async def serve(config: ServerConfig, output: LogOutput, started: float) -> int:
     print(banner(app, time.monotonic() - started), flush=True)
     before = f"taking calls for {config.shutdown_delay_s:g} s more, then " if config.shutdown_delay_s else ""
     log.info("%s: %sdraining for at most %g s", (await signalled).name, before, config.drain_timeout_s)
-    return await _drain(app, config, signals)
+    await _drain(app, config, signals)
 
 
 def calm_garbage_collector() -> None:
@@ -59,7 +59,7 @@ def calm_garbage_collector() -> None:
     gc.set_threshold(20_000, 50, 100)
 
 
-async def _drain(app: App, config: ServerConfig, signals: asyncio.Queue[signal.Signals]) -> int:
+async def _drain(app: App, config: ServerConfig, signals: asyncio.Queue[signal.Signals]) -> NoReturn:
     stopping = asyncio.ensure_future(app.stop(config.drain_timeout_s))
     second = asyncio.ensure_future(signals.get())
     await asyncio.wait({stopping, second}, return_when=asyncio.FIRST_COMPLETED)
@@ -72,7 +72,7 @@ async def _drain(app: App, config: ServerConfig, signals: asyncio.Queue[signal.S
         log.warning("stopped after %g s with requests unanswered; raise drain_timeout_s to wait longer", limit)
         _leave(EXIT_FORCED)
     log.info("drained; stopped")
-    return 0
+    _leave(0)
 
 
 def _leave(code: int) -> NoReturn:
