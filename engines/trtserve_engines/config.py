@@ -47,6 +47,14 @@ def check_at_least(config: Any, minimum: int, *names: str) -> None:
             raise ConfigError(f"{name} = {value}; it must be at least {minimum}")
 
 
+def check_at_most(config: Any, maximum: int, *names: str) -> None:
+    """Raises ConfigError where one of the named fields is above `maximum`."""
+    for name in names:
+        value = getattr(config, name)
+        if value > maximum:
+            raise ConfigError(f"{name} = {value}; it must be at most {maximum}")
+
+
 @dataclass(frozen=True)
 class OnnxRuntimeOptions:
     """How ONNX Runtime executes a model."""

@@ -14,6 +14,7 @@ from trtserve_engines.config import (
     ConfigError,
     OnnxRuntimeOptions,
     check_at_least,
+    check_at_most,
     check_choices,
     mapping,
     option,
@@ -28,6 +29,8 @@ TRACE_LEVELS = (OFF, TIMESTAMPS, TENSORS)
 ZERO, RANDOM = "zero", "random"
 MODEL_CONTROL_MODES = ("none", "poll", "explicit")
 MAX_MESSAGE_BYTES = 2**31 - 1
+MAX_INSTANCES = 1024
+"""Of one model: each is a thread, and more of them only hold up the server that makes them."""
 UNIX_PREFIX = "unix:"
 
 
@@ -171,6 +174,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_at_least(self, 0, "instances", "warmup_runs", "run_timeout_s", "nan_check_interval")
+        check_at_most(self, MAX_INSTANCES, "instances")
         _check_inside("filename", self.filename)
         known = self.batching.priority_levels
         for level in self.levels:
@@ -296,6 +300,7 @@ class ServerConfig:
         check_at_least(self, 1, "max_message_bytes", "max_inflight_bytes")
         check_at_least(self, 0, "loop_stall_s", "shutdown_delay_s", "shutdown_quiet_s", "drain_timeout_s")
         check_at_least(self, 0, "inline_run_limit_us", "instances", "max_running", "run_timeout_s")
+        check_at_most(self, MAX_INSTANCES, "instances")
         check_at_least(self, 0, "response_cache_bytes")
         if self.max_message_bytes > MAX_MESSAGE_BYTES:
             raise ConfigError(f"max_message_bytes = {self.max_message_bytes}; gRPC ends at {MAX_MESSAGE_BYTES}")
