@@ -68,6 +68,7 @@ class ShownInstance:
         self.name = f"instance {number + 1}"
         self.device: Device = stage.device
         self.idle_since = 0.0
+        self.capacity = 1
         self._stage = stage
 
     def run(self, batch: Batch) -> None:

@@ -25,6 +25,12 @@ def option(default: Any, help: str, *, choices: tuple[str, ...] = ()) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
 
 
+def same_option(config: type, name: str) -> Any:
+    """A field with the default, help text and choices of the field `name` of the dataclass `config`."""
+    field = next(field for field in dataclasses.fields(config) if field.name == name)
+    return dataclasses.field(default=field.default, metadata=field.metadata)
+
+
 def mapping(help: str) -> Any:
     """A dataclass field for names to names, empty by default."""
     return dataclasses.field(default_factory=dict, metadata={"help": help, "choices": ()})
@@ -45,14 +51,6 @@ def check_at_least(config: Any, minimum: int, *names: str) -> None:
         value = getattr(config, name)
         if not value >= minimum:  # so that NaN is refused too
             raise ConfigError(f"{name} = {value}; it must be at least {minimum}")
-
-
-def check_at_most(config: Any, maximum: int, *names: str) -> None:
-    """Raises ConfigError where one of the named fields is above `maximum`."""
-    for name in names:
-        value = getattr(config, name)
-        if value > maximum:
-            raise ConfigError(f"{name} = {value}; it must be at most {maximum}")
 
 
 @dataclass(frozen=True)

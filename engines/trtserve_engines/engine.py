@@ -15,6 +15,9 @@ from trtserve_engines.sources import TensorSource
 
 Arrays = Mapping[str, np.ndarray | TensorSource]
 """Inputs by their names. `staging` copies either kind to where an engine wants it."""
+Shape = tuple[int, ...]
+ShapeRanges = Mapping[str, tuple[Shape, Shape, Shape]]
+"""By input: smallest, usual, largest."""
 
 
 class BatchResult(NamedTuple):
@@ -84,6 +87,18 @@ class Engine(Protocol):
     @property
     def max_rows(self) -> int | None:
         """The largest number of rows in a batch; None where the engine sets no limit."""
+        ...
+
+    @property
+    def shape_ranges(self) -> Sequence[ShapeRanges]:
+        """What the engine was made for: the shapes of each input, or its values where it is read as a shape, from the
+        smallest over the usual to the largest; several alternatives, or none where every shape of the signature goes.
+        """
+        ...
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What else there is to say of it, for those who ask: names and texts."""
         ...
 
     @property

@@ -4,6 +4,9 @@
     ├── ModelFileError             the file is missing, unreadable or not a usable ONNX model
     ├── BackendUnavailableError    the asked-for backend or device is not on this machine
     ├── ConfigError                a setting that is unknown, out of range or at odds with another; lives in config.py
+    ├── EngineCacheError           the engine cache's folder cannot be trusted, read or written
+    │   └── DamagedEntryError      an entry that is not what was published
+    ├── EngineNotBuiltError        the engine would have to be built, and that was not wanted
     ├── BuildError                 an engine could not be built
     │   ├── UnsupportedModelError  the graph has operators or types that TensorRT's parser refuses
     │   └── BuildCancelledError    somebody ended the build
@@ -33,6 +36,18 @@ class ModelFileError(EngineError):
 
 class BackendUnavailableError(EngineError):
     """The asked-for backend or device is not on this machine."""
+
+
+class EngineCacheError(EngineError):
+    """The engine cache's folder cannot be trusted, read or written."""
+
+
+class DamagedEntryError(EngineCacheError):
+    """An entry of the engine cache that is not what was published."""
+
+
+class EngineNotBuiltError(EngineError):
+    """The engine would have to be built, and that was not wanted."""
 
 
 class BuildError(EngineError):

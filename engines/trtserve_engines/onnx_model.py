@@ -21,7 +21,6 @@ from onnx import TensorProto, defs
 from trtserve_engines.errors import ModelFileError
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
 
-_READ_SIZE = 1 << 20
 _CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
 # Named one by one because the onnx package gives float32 for types that numpy lacks, until its version 1.19.
@@ -47,7 +46,8 @@ _NUMPY_TYPES: dict[int, np.dtype] = {
 class OnnxModel:
     """What an ONNX file says of itself.
 
-    `has_control_flow` says that a run may take longer for some values; `external_files` are resolved paths, sorted.
+    `has_control_flow` says that a run may take longer for some values; `external_files` are resolved paths, sorted;
+    `file_sha256` is of the very bytes that the rest was read from.
     """
 
     path: Path
@@ -55,29 +55,38 @@ class OnnxModel:
     opset: int
     has_control_flow: bool
     external_files: tuple[Path, ...]
+    file_sha256: str
 
     def digest(self) -> str:
-        """SHA-256, in hex, over the file and all its external data, read in pieces."""
-        sha = hashlib.sha256()
-        for path in (self.path, *self.external_files):
-            # The length keeps two files apart whose boundary moved.
-            sha.update(path.stat().st_size.to_bytes(8, "little"))
-            with path.open("rb") as file:
-                while piece := file.read(_READ_SIZE):
-                    sha.update(piece)
-        return sha.hexdigest()
+        """SHA-256, in hex, over the digests of the file and of all its external data. Reads only the latter."""
+        return _joined(self.file_sha256, *map(_file_sha256, self.external_files))
+
+    def digest_now(self) -> str:
+        """The digest of what the files hold now, which is another one where they were changed. Reads all of them."""
+        return _joined(*map(_file_sha256, (self.path, *self.external_files)))
 
 
 def read_onnx_model(path: Path) -> OnnxModel:
     """Reads and checks the model at `path`. Raises ModelFileError with the reason and what to do."""
-    model = _parse(path)
+    data = _read(path)
+    model = _parse(data, path)
     return OnnxModel(
         path=path,
         signature=_signature(model, path),
         opset=_checked_opset(model, path),
         has_control_flow=_has_control_flow(model),
         external_files=tuple(_external_files(model, path)),
+        file_sha256=hashlib.sha256(data).hexdigest(),
     )
+
+
+def _joined(*digests: str) -> str:
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def external_data_paths(path: Path) -> tuple[Path, ...]:
@@ -92,22 +101,25 @@ def external_data_paths(path: Path) -> tuple[Path, ...]:
 @lru_cache(maxsize=1024)  # who watches a model asks again and again
 def _external_data_paths(path: Path, size: int, changed_ns: int) -> tuple[Path, ...]:
     try:
-        model = _parse(path)
+        model = _parse(_read(path), path)
     except ModelFileError:
         return ()
     locations = {location for tensor in _tensors(model) for location in _external_location(tensor)}
     return tuple(path.parent / location for location in sorted(locations) if location)
 
 
-def _parse(path: Path) -> onnx.ModelProto:
+def _read(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise ModelFileError(f"{path} does not exist") from None
     except IsADirectoryError:
         raise ModelFileError(f"{path} is a folder; wanted is an ONNX file") from None
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
+
+
+def _parse(data: bytes, path: Path) -> onnx.ModelProto:
     try:
         model = onnx.ModelProto.FromString(data)
     except DecodeError as error:

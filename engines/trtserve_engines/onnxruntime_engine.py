@@ -1,4 +1,4 @@
-"""ONNX Runtime behind the Engine protocol: the sessions of one model on the CPU, shared by every context.
+"""ONNX Runtime behind the Engine protocol: the sessions of one model, shared by every context.
 
 A context copies the rows of a batch once into its staging buffers, which stay bound to the session; outputs whose
 shape is known beforehand are written into staging as well and leave it by one copy.
@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trtserve_engines.config import OnnxRuntimeOptions
-from trtserve_engines.engine import Arrays, BatchResult
+from trtserve_engines.engine import Arrays, BatchResult, ShapeRanges
 from trtserve_engines.errors import ExecutionError
 from trtserve_engines.import_onnxruntime import import_onnxruntime
 from trtserve_engines.onnx_model import OnnxModel
@@ -36,12 +36,14 @@ class OnnxRuntimeEngine:
     """The sessions of one model, by the number of their threads. Runs are thread-safe, so all contexts share them."""
 
     backend = "onnxruntime"
-    device = "cpu"
     max_rows: int | None = None
+    shape_ranges: Sequence[ShapeRanges] = ()
+    facts: Mapping[str, str] = {}
 
-    def __init__(self, sessions: Sessions, signature: Signature) -> None:
+    def __init__(self, sessions: Sessions, signature: Signature, device: str) -> None:
         self._sessions = sessions
         self.signature = signature
+        self.device = device
 
     @property
     def thread_choices(self) -> tuple[int, ...]:
@@ -49,9 +51,13 @@ class OnnxRuntimeEngine:
         return tuple(sorted(self._sessions)) if len(self._sessions) > 1 else ()
 
     @classmethod
-    def load(cls, model: OnnxModel, options: OnnxRuntimeOptions) -> OnnxRuntimeEngine:
-        """Loads the model. Raises ModelFileError with ONNX Runtime's own reason where it refuses."""
-        return cls(open_sessions(model.path, options), model.signature)
+    def load(cls, model: OnnxModel, options: OnnxRuntimeOptions, *, gpu: int | None = None) -> OnnxRuntimeEngine:
+        """Loads the model on the CPU, or on the GPU of this number.
+
+        Raises ModelFileError with ONNX Runtime's own reason where it refuses, BackendUnavailableError where it cannot
+        use the GPU.
+        """
+        return cls(open_sessions(model.path, options, gpu), model.signature, "cpu" if gpu is None else f"gpu:{gpu}")
 
     def create_context(self, *, batched: bool) -> OnnxRuntimeContext:
         """A context for the calling thread; see Engine."""

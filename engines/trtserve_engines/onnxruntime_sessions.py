@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from trtserve_engines.config import OnnxRuntimeOptions
 from trtserve_engines.cores import usable_cores
-from trtserve_engines.errors import ModelFileError
+from trtserve_engines.errors import BackendUnavailableError, ModelFileError
 from trtserve_engines.import_onnxruntime import import_onnxruntime
+from trtserve_engines.onnxruntime_cuda import open_cuda_session
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -44,19 +45,25 @@ def thread_choices(cores: int) -> tuple[int, ...]:
     return tuple(sorted(choices))
 
 
-def open_sessions(path: Path, options: OnnxRuntimeOptions) -> Sessions:
-    """The sessions of the model; one where the options say how many threads it has.
+def open_sessions(path: Path, options: OnnxRuntimeOptions, gpu: int | None = None) -> Sessions:
+    """The sessions of the model; one where the options say how many threads it has, and on a GPU.
 
-    Raises ModelFileError with ONNX Runtime's own reason where it refuses the model.
+    Raises ModelFileError with ONNX Runtime's own reason where it refuses the model, BackendUnavailableError where it
+    cannot use the GPU.
     """
     ort = import_onnxruntime()
     fixed = options.intra_op_threads or options.execution_mode == "parallel"
     choices = (options.intra_op_threads,) if fixed else thread_choices(usable_cores())
     try:
+        if gpu is not None:
+            settings = _session_options(ort, options, options.intra_op_threads)
+            return {options.intra_op_threads: open_cuda_session(path, settings, gpu)}
         if len(choices) > 1:
             return _open_sharing(ort, path, options, choices)
         (threads,) = choices
         return {threads: ort.InferenceSession(os.fspath(path), _session_options(ort, options, threads), _CPU)}
+    except BackendUnavailableError:
+        raise
     except Exception as error:  # its exceptions share no base class
         raise ModelFileError(f"ONNX Runtime {ort.__version__} cannot load {path}: {one_line(error)}") from error
 

@@ -57,7 +57,14 @@ class ScriptConfig:
 
 
 def parse_script(text: str) -> ScriptConfig:
-    """The script that `text` writes as NAME:option=value:.... Raises ConfigError."""
+    """The script that `text` writes as NAME:option=value:.... Raises ConfigError that names it."""
+    try:
+        return _parsed(text)
+    except ConfigError as error:
+        raise ConfigError(f"scripted = {text!r}: {error}") from None
+
+
+def _parsed(text: str) -> ScriptConfig:
     name, *words = text.split(":")
     values: dict[str, Any] = {"name": name}
     known = {field.name: field.default for field in fields(ScriptConfig)}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from trtserve_engines.engine import Arrays, BatchResult
+from trtserve_engines.engine import Arrays, BatchResult, ShapeRanges
 from trtserve_engines.errors import ExecutionError
 from trtserve_engines.signature import Signature
 
@@ -32,6 +32,8 @@ class ScriptedEngine:
 
     backend = "scripted"
     device = "cpu"
+    shape_ranges: Sequence[ShapeRanges] = ()
+    facts: Mapping[str, str] = {}
     thread_choices: tuple[int, ...] = ()
 
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +12,10 @@ from contextlib import suppress
 import grpc
 import grpc.aio
 
+from trtserve_engines.backend_choice import choose_backend
 from trtserve_engines.config import ConfigError
 from trtserve_engines.errors import BackendUnavailableError
-from trtserve_engines.open_engine import choose_backend
+from trtserve_engines.look_at_machine import look_at_machine
 from trtserve_protos import health, oip, row_inference
 from trtserve_server.config import ServerConfig
 from trtserve_server.listening import listen
@@ -42,6 +44,11 @@ from trtserve_server.statistics import LoopStatistics
 from trtserve_server.trace_file import TraceWriter
 from trtserve_server.tracing import Tracer
 
+log = logging.getLogger(__name__)
+
+_MAX_PENDING = 1_000_000
+"""Calls that gRPC holds until the event loop takes them."""
+
 
 class App:
     """A whole server. Made, started and stopped on one running asyncio loop.
@@ -55,7 +62,14 @@ class App:
         self._credentials = server_credentials(config)
         reactor = AsyncioReactor()
         host = Host(reactor, max_running=config.max_running, max_inflight_bytes=config.max_inflight_bytes)
-        self._executors = ThreadPoolExecutor(config.load_threads, "load"), ThreadPoolExecutor(1, "repository")
+        host.on_device_lost = self._lose_device
+        self.device_lost = asyncio.Event()
+        """Set when a device cannot be used any more by this process, which then has to end."""
+        self._executors = (
+            ThreadPoolExecutor(config.load_threads, "load"),
+            ThreadPoolExecutor(1, "repository"),
+            ThreadPoolExecutor(1, "build"),
+        )
         self.registry = Registry(config, host, *self._executors)
         self.registry.on_change = self._publish_health
         self.control = ModelControl(config, self.registry, reactor, self._executors[1])
@@ -92,7 +106,7 @@ class App:
     @property
     def ready(self) -> bool:
         """Whether requests can be sent: loading is over, no stop has begun, and enough models serve."""
-        if not self._serving:
+        if not self._serving or self.device_lost.is_set():
             return False
         ready = [entry.state is State.READY for entry in self.registry.entries() if entry.wanted]
         if not ready:
@@ -117,7 +131,9 @@ class App:
     async def start(self) -> None:
         """Listens, not yet ready; loads and warms up every model; is ready. Raises ConfigError."""
         if self.config.http_address:
-            self._metrics = MetricsServer(self.config.http_address, self.registry.models, self._loop_statistics)
+            self._metrics = MetricsServer(
+                self.config.http_address, self.registry.models, self.registry.builds, self._loop_statistics
+            )
         self._server = self._make_server()
         await self._server.start()
         loaded = asyncio.Event()
@@ -171,6 +187,12 @@ class App:
         if self._metrics:
             await loop.run_in_executor(None, self._metrics.close)
 
+    def _lose_device(self, reason: str) -> None:
+        if not self.device_lost.is_set():
+            log.critical("a device is lost to this process: %s", reason)
+            self.device_lost.set()
+            self._publish_health()
+
     def _make_server(self) -> grpc.aio.Server:
         gone_callers.install()
         size = self.config.max_message_bytes
@@ -180,6 +202,9 @@ class App:
                 ("grpc.max_send_message_length", size),
                 # Two servers must not share a port unnoticed: a port in use is an error.
                 ("grpc.so_reuseport", 0),
+                # What waits for the event loop is bounded by us, with a reason; gRPC would cancel it without one.
+                ("grpc.server.max_pending_requests", _MAX_PENDING),
+                ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING),
             ]
         )
         handlers = [self._oip.handler(), self._rows.handler(), self._health.handler()]
@@ -201,7 +226,7 @@ class App:
         ready = "SERVING" if self.ready else "NOT_SERVING"
         statuses = {"": ready, oip.SERVICE: ready, row_inference.SERVICE: ready, health.SERVICE: ready}
         for entry in self.registry.entries():
-            serving = entry.state is State.READY and self._serving
+            serving = entry.state is State.READY and self._serving and not self.device_lost.is_set()
             key = entry.name
             if serving or key not in statuses:
                 statuses[key] = "SERVING" if serving else "NOT_SERVING"
@@ -210,6 +235,6 @@ class App:
 
 def _check_backend(config: ServerConfig) -> None:
     try:
-        choose_backend(config.backend, config.device)
+        choose_backend(config.backend, config.device, look_at_machine(config.cuda_driver))
     except BackendUnavailableError as error:
         raise ConfigError(str(error)) from None

@@ -24,7 +24,7 @@ def banner(app: App, seconds: float) -> str:
     if app.http_port:
         lines.append(f"  metrics  http://{_target(app.config.http_address, app.http_port)}/metrics")
     lines += ["", *_table([_HEAD, *map(_row, entries)])]
-    lines += [f"  {entry.name}: {entry.reason}" for entry in entries if entry.reason]
+    lines += [f"  {entry.name}: {entry.note}" for entry in entries if entry.note]
     return "\n".join([*lines, "", f"Try next:  {_next_command(app, ready)}"])
 
 

@@ -7,46 +7,21 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
 
+from trtserve_engines.command_line import EXIT_USAGE, CommandLine
 from trtserve_engines.config import ConfigError
+from trtserve_engines.options import add_arguments, as_mapping, build, from_arguments, merged
 from trtserve_server import __version__
 from trtserve_server.config import ServerConfig
 from trtserve_server.log_output import LogOutput
 from trtserve_server.models.memory import use_one_heap
-from trtserve_server.options import (
-    add_arguments,
-    as_mapping,
-    build,
-    from_arguments,
-    from_environment,
-    merged,
-    nearest,
-    toml_text,
-)
+from trtserve_server.options import from_environment, toml_text
 
-EXIT_USAGE = 2
 CONFIG_VARIABLE = "TRTSERVE_CONFIG"
 
 
-class _Parser(argparse.ArgumentParser):
-    """Names the nearest known flag where an unknown one is given, and never guesses a shortened one."""
-
-    def parse_args(self, arguments: Any = None, namespace: Any = None) -> Any:
-        parsed, unknown = self.parse_known_intermixed_args(arguments, namespace)
-        if unknown:
-            name = unknown[0].partition("=")[0]
-            flags = [flag for action in self._actions for flag in action.option_strings]
-            self.error(f"{name!r} is unknown{nearest(name, flags)}")
-        return parsed
-
-    def error(self, message: str) -> NoReturn:
-        print(f"trtserve: {message}", file=sys.stderr)
-        raise SystemExit(EXIT_USAGE)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the server until a signal and exits: 0 drained, 1 forced, 2 wrong use or configuration."""
+    """Runs the server until a signal and exits: 0 drained, 1 forced, 2 wrong use or configuration, 3 a GPU was lost."""
     started = time.monotonic()
     parsed = _parser().parse_args(arguments)
     try:
@@ -86,12 +61,11 @@ def config_text(config: ServerConfig) -> str:
     return "\n\n".join(parts)
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> CommandLine:
+    parser = CommandLine(
         prog="trtserve",
         description="Serves ONNX models over gRPC by the Open Inference Protocol.",
         epilog="Every option may also stand in the --config file and in the environment as TRTSERVE_NAME.",
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"trtserve {__version__}")
     parser.add_argument(

@@ -7,30 +7,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePath
 
+from trtserve_engines.backend_choice import parse_device
 from trtserve_engines.config import (
     BACKENDS,
     ConfigError,
     OnnxRuntimeOptions,
     check_at_least,
-    check_at_most,
     check_choices,
     mapping,
     option,
+    same_option,
 )
+from trtserve_engines.cuda.open_driver import CUDA_DRIVERS
 from trtserve_engines.script import parse_script
+from trtserve_engines.tensorrt.cache_options import CacheOptions
+from trtserve_engines.tensorrt.tensorrt_config import TensorRtConfig
+from trtserve_server.gpu_config import (
+    WHILE_BUILDING,
+    InstanceGroupConfig as InstanceGroupConfig,
+    check_batch_of_profile,
+    check_instances,
+)
+from trtserve_server.tensor_config import (
+    RANDOM as RANDOM,
+    ZERO as ZERO,
+    TensorConfig as TensorConfig,
+    WarmupConfig as WarmupConfig,
+    WarmupInput as WarmupInput,
+    check_inside,
+)
 
 TIMEOUT_ACTIONS = ("reject", "delay")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("default", "ISO8601")
 OFF, TIMESTAMPS, TENSORS = "OFF", "TIMESTAMPS", "TENSORS"
 TRACE_LEVELS = (OFF, TIMESTAMPS, TENSORS)
-ZERO, RANDOM = "zero", "random"
 MODEL_CONTROL_MODES = ("none", "poll", "explicit")
 MAX_MESSAGE_BYTES = 2**31 - 1
-MAX_INSTANCES = 1024
-"""Of one model: each is a thread, and more of them only hold up the server that makes them."""
 UNIX_PREFIX = "unix:"
 
 
@@ -89,46 +103,6 @@ class LevelConfig:
 
 
 @dataclass(frozen=True)
-class TensorConfig:
-    """What a configuration says of one input or output; it must agree with the ONNX graph."""
-
-    name: str = option("", "the tensor's name in the graph")
-    datatype: str = option("", "its datatype, for example FP32; empty = as in the graph")
-    dims: tuple[int, ...] | None = option(None, "its shape without the batch dimension; absent = as in the graph")
-    label_filename: str = option("", "file beside the configuration with one label per line, for classification")
-
-    def __post_init__(self) -> None:
-        _check_inside("label_filename", self.label_filename)
-
-
-@dataclass(frozen=True)
-class WarmupInput:
-    """One input of a warm-up request."""
-
-    name: str = option("", "the input's name in the graph")
-    datatype: str = option("", "its datatype, for example FP32; empty = as in the graph")
-    dims: tuple[int, ...] | None = option(None, "its shape without the batch dimension; absent = as in the graph")
-    data: str = option(RANDOM, "zero, random, or a file with its raw bytes in the folder `warmup` of the model's")
-
-    def __post_init__(self) -> None:
-        _check_inside("data", self.data)
-
-
-@dataclass(frozen=True)
-class WarmupConfig:
-    """A request that is run before the model is ready."""
-
-    name: str = option("", "what it is called where it fails")
-    batch_size: int = option(1, "its rows, where the model is batched")
-    count: int = option(1, "how many times it is run per instance")
-    inputs: tuple[WarmupInput, ...] = option((), "its tensors")
-
-    def __post_init__(self) -> None:
-        check_at_least(self, 0, "batch_size")
-        check_at_least(self, 1, "count")
-
-
-@dataclass(frozen=True)
 class StepConfig:
     """A step of an ensemble: a model, and how its tensors are called in the ensemble."""
 
@@ -155,7 +129,12 @@ class ModelConfig:
     )
     inputs: tuple[TensorConfig, ...] = option((), "what is said of inputs")
     outputs: tuple[TensorConfig, ...] = option((), "what is said of outputs")
-    instances: int = option(0, "batches that may run at the same time; 0 = the server's number")
+    backend: str = option("", "what executes the model; empty = the server's choice", choices=("", *BACKENDS))
+    device: str = option("", "where it executes: auto, cpu, gpu or gpu:0,1; empty = the server's choice")
+    instances: int = option(0, "batches that may run at the same time, on each device; 0 = the server's number")
+    instance_groups: tuple[InstanceGroupConfig, ...] = option(
+        (), "instances by device, where the devices are to have different numbers of them"
+    )
     run_timeout_s: float = option(
         300.0, "seconds after which a run counts as hanging: its requests fail, its instance is replaced; 0 = never"
     )
@@ -171,11 +150,19 @@ class ModelConfig:
     warmup: tuple[WarmupConfig, ...] = option((), "requests that are run before the model is ready as well")
     batching: BatchConfig = field(default_factory=BatchConfig)
     onnxruntime: OnnxRuntimeOptions = field(default_factory=OnnxRuntimeOptions)
+    tensorrt: TensorRtConfig = field(default_factory=TensorRtConfig)
 
     def __post_init__(self) -> None:
+        check_choices(self)
         check_at_least(self, 0, "instances", "warmup_runs", "run_timeout_s", "nan_check_interval")
-        check_at_most(self, MAX_INSTANCES, "instances")
-        _check_inside("filename", self.filename)
+        check_instances(self.instances, self.instance_groups)
+        if self.device:
+            parse_device(self.device)
+        if self.instance_groups and (self.instances or self.device):
+            given = "instances" if self.instances else "device"
+            raise ConfigError(f"instance_groups and {given} both say where instances are; leave one of them out")
+        check_batch_of_profile(self.tensorrt)
+        check_inside("filename", self.filename)
         known = self.batching.priority_levels
         for level in self.levels:
             if level.level > known:
@@ -247,9 +234,22 @@ class ServerConfig:
     )
     http_address: str = option("127.0.0.1:8002", "HOST:PORT that /metrics listens on; empty = no metrics endpoint")
     backend: str = option("auto", "what executes the models", choices=BACKENDS)
-    device: str = option("auto", "where they execute: auto, cpu, gpu or gpu:0,1")
+    device: str = option("auto", "where they execute: auto, cpu, gpu (every GPU) or gpu:0,1")
+    cuda_driver: str = option(
+        "auto", "package through which CUDA is called; auto = the one that has more of it", choices=CUDA_DRIVERS
+    )
+    while_building: str = option(
+        "wait",
+        "what a model does while its TensorRT engine is built: wait, or be served by ONNX Runtime on the CPU",
+        choices=WHILE_BUILDING,
+    )
+    engine_cache: str = same_option(CacheOptions, "engine_cache")
+    engine_cache_max_bytes: int = same_option(CacheOptions, "engine_cache_max_bytes")
+    engine_cache_key: str = same_option(CacheOptions, "engine_cache_key")
     default_max_batch_size: int = option(32, "max_batch_size of models that turn out to be batchable")
-    instances: int = option(0, "instances of each model whose configuration does not say; 0 = what suits the engine")
+    instances: int = option(
+        0, "instances, on each device, of each model whose configuration does not say; 0 = what suits the engine"
+    )
     run_timeout_s: float = option(
         300.0, "run_timeout_s of models whose configuration does not say, in seconds; 0 = never"
     )
@@ -293,6 +293,7 @@ class ServerConfig:
     trace: TraceConfig = field(default_factory=TraceConfig)
     batching: BatchConfig = field(default_factory=BatchConfig)
     onnxruntime: OnnxRuntimeOptions = field(default_factory=OnnxRuntimeOptions)
+    tensorrt: TensorRtConfig = field(default_factory=TensorRtConfig)
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -300,8 +301,8 @@ class ServerConfig:
         check_at_least(self, 1, "max_message_bytes", "max_inflight_bytes")
         check_at_least(self, 0, "loop_stall_s", "shutdown_delay_s", "shutdown_quiet_s", "drain_timeout_s")
         check_at_least(self, 0, "inline_run_limit_us", "instances", "max_running", "run_timeout_s")
-        check_at_most(self, MAX_INSTANCES, "instances")
-        check_at_least(self, 0, "response_cache_bytes")
+        check_instances(self.instances)
+        check_at_least(self, 0, "engine_cache_max_bytes", "response_cache_bytes")
         if self.max_message_bytes > MAX_MESSAGE_BYTES:
             raise ConfigError(f"max_message_bytes = {self.max_message_bytes}; gRPC ends at {MAX_MESSAGE_BYTES}")
         if not self.repository_poll_interval_s > 0:
@@ -311,14 +312,15 @@ class ServerConfig:
                 f"load_model = {list(self.load_model)} needs model_control_mode = 'explicit', given is"
                 f" {self.model_control_mode!r}, which loads every model"
             )
-        _check_device(self.device)
+        parse_device(self.device)
+        check_batch_of_profile(self.tensorrt)
         for address in self.grpc_addresses:
             if not address.startswith(UNIX_PREFIX):
                 parse_address(address, "grpc_address")
             elif not address.startswith(f"{UNIX_PREFIX}/"):
                 raise ConfigError(f"grpc_address = {address!r}; the path of a Unix socket must be absolute: unix:/PATH")
         for script in self.scripted:
-            _check_script(script)
+            parse_script(script)
         if self.http_address:
             parse_address(self.http_address, "http_address")
         if bool(self.tls_certificate) != bool(self.tls_key):
@@ -338,24 +340,3 @@ def parse_address(address: str, name: str) -> tuple[str, int]:
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
         raise ConfigError(f"{name} = {address!r}; wanted is HOST:PORT, for example 127.0.0.1:8001 or [::1]:8001")
     return host.strip("[]"), int(port)
-
-
-def _check_script(script: str) -> None:
-    try:
-        parse_script(script)
-    except ConfigError as error:
-        raise ConfigError(f"scripted = {script!r}: {error}") from None
-
-
-def _check_device(device: str) -> None:
-    kind, _, numbers = device.partition(":")
-    if device in ("auto", "cpu", "gpu"):
-        return
-    if kind != "gpu" or not all(number.isdecimal() for number in numbers.split(",")):
-        raise ConfigError(f"device = {device!r}; wanted is auto, cpu, gpu or gpu: with numbers, for example gpu:0,1")
-
-
-def _check_inside(name: str, path: str) -> None:
-    """A configuration may come over the wire: it may name files of its model and no others."""
-    if PurePath(path).is_absolute() or ".." in PurePath(path).parts:
-        raise ConfigError(f"{name} = {path!r}; wanted is a path inside the model's folder")

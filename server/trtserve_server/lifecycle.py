@@ -1,4 +1,7 @@
-"""The life of the server process: start, say so, wait for a signal, drain, stop. A second signal forces the end."""
+"""The life of the server process: start, say so, wait for a signal, drain, stop. A second signal forces the end.
+
+A device that is lost to the process ends it too, with an exit code of its own, so that a supervisor starts it again.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,13 @@ log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 EXIT_FORCED = 1
+EXIT_DEVICE_LOST = 3
 
 
 async def serve(config: ServerConfig, output: LogOutput, started: float) -> NoReturn:
     """Runs a server until a signal; `output` is the log's; `started` is when the process began (time.monotonic).
 
-    Ends the process itself, with 0 or EXIT_FORCED: a model may still load, warm up or run.
+    Ends the process itself: a model may still load, warm up or run.
     """
     signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
     loop = asyncio.get_running_loop()
@@ -43,9 +47,17 @@ async def serve(config: ServerConfig, output: LogOutput, started: float) -> NoRe
     starting.result()
     calm_garbage_collector()
     print(banner(app, time.monotonic() - started), flush=True)
+    lost = asyncio.ensure_future(app.device_lost.wait())
+    await asyncio.wait({signalled, lost}, return_when=asyncio.FIRST_COMPLETED)
+    why = "the device is lost" if lost.done() else signalled.result().name
     before = f"taking calls for {config.shutdown_delay_s:g} s more, then " if config.shutdown_delay_s else ""
-    log.info("%s: %sdraining for at most %g s", (await signalled).name, before, config.drain_timeout_s)
-    await _drain(app, config, signals)
+    log.info("%s: %sdraining for at most %g s", why, before, config.drain_timeout_s)
+    signalled.cancel()
+    code = await _drain(app, config, signals)
+    if lost.done():
+        log.critical("stopped because a device was lost; only a new process can use it again")
+        code = EXIT_DEVICE_LOST
+    _leave(code)
 
 
 def calm_garbage_collector() -> None:
@@ -59,7 +71,7 @@ def calm_garbage_collector() -> None:
     gc.set_threshold(20_000, 50, 100)
 
 
-async def _drain(app: App, config: ServerConfig, signals: asyncio.Queue[signal.Signals]) -> NoReturn:
+async def _drain(app: App, config: ServerConfig, signals: asyncio.Queue[signal.Signals]) -> int:
     stopping = asyncio.ensure_future(app.stop(config.drain_timeout_s))
     second = asyncio.ensure_future(signals.get())
     await asyncio.wait({stopping, second}, return_when=asyncio.FIRST_COMPLETED)
@@ -72,7 +84,7 @@ async def _drain(app: App, config: ServerConfig, signals: asyncio.Queue[signal.S
         log.warning("stopped after %g s with requests unanswered; raise drain_timeout_s to wait longer", limit)
         _leave(EXIT_FORCED)
     log.info("drained; stopped")
-    _leave(0)
+    return 0
 
 
 def _leave(code: int) -> NoReturn:

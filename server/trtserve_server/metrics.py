@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from threading import Thread
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import HistogramMetricFamily, Metric
@@ -102,14 +102,24 @@ HISTOGRAMS: tuple[tuple[str, str, Callable[[ModelStatistics], Histogram]], ...] 
     ("trtserve_request_seconds", "Time of a request from arrival to answer", lambda s: s.total_s),
     ("trtserve_batch_rows", "Rows of a batch", lambda s: s.batch_rows),
 )
+BUILDS = "trtserve_engine_build_progress", "How far the build of a model's TensorRT engine is, from 0 to 1"
 _FAILURES = ("nv_inference_request_failure", "Requests refused or failed, by reason")
 
 
-class ModelCollector(Collector):
-    """Reads the statistics of every model at each scrape."""
+class Build(NamedTuple):
+    """A TensorRT engine that is being built."""
 
-    def __init__(self, models: Callable[[], Iterable[Measured]]) -> None:
+    name: str
+    version: str
+    progress: float
+
+
+class ModelCollector(Collector):
+    """Reads the statistics of every model, and what is being built, at each scrape."""
+
+    def __init__(self, models: Callable[[], Iterable[Measured]], builds: Callable[[], Iterable[Build]]) -> None:
         self._models = models
+        self._builds = builds
 
     def collect(self) -> Iterator[Metric]:
         """Every family with its samples."""
@@ -121,6 +131,10 @@ class ModelCollector(Collector):
             for reason, count in sorted(dict(model.statistics.failures).items()):
                 failures.add_sample(failures.name, {**_labels(model), "reason": reason}, count)
         yield failures
+        builds = Metric(*BUILDS, "gauge")
+        for build in self._builds():
+            builds.add_sample(builds.name, {"model": build.name, "version": build.version}, build.progress)
+        yield builds
         for name, text, select in HISTOGRAMS:
             histogram = HistogramMetricFamily(name, text, labels=("model", "version"))
             for model in models:
@@ -149,9 +163,15 @@ class LoopCollector(Collector):
 class MetricsServer:
     """Answers GET /metrics on a thread of its own. Raises ConfigError where the address cannot be listened on."""
 
-    def __init__(self, address: str, models: Callable[[], Iterable[Measured]], loop: LoopStatistics) -> None:
+    def __init__(
+        self,
+        address: str,
+        models: Callable[[], Iterable[Measured]],
+        builds: Callable[[], Iterable[Build]],
+        loop: LoopStatistics,
+    ) -> None:
         registry = CollectorRegistry()
-        registry.register(ModelCollector(models))
+        registry.register(ModelCollector(models, builds))
         registry.register(LoopCollector(loop))
         ProcessCollector(registry=registry)
         host, port = parse_address(address, "http_address")

@@ -95,7 +95,9 @@ def values_from_message(message: ModelConfigMessage, source: str) -> dict[str, A
     if message.output:
         values["outputs"] = [_tensor(tensor) | {"label_filename": tensor.label_filename} for tensor in message.output]
     if message.instance_group:
-        values["instances"] = sum(group.count or 1 for group in message.instance_group)
+        values["instance_groups"] = [
+            {"count": max(1, group.count), "device": _group_device(group)} for group in message.instance_group
+        ]
     if message.HasField("dynamic_batching"):
         values["batching"] = _batching(message)
         values["levels"] = [
@@ -132,9 +134,6 @@ def _check_fields(message: ModelConfigMessage, source: str) -> None:
             raise ConfigError(f"{name}: {given!r} given; only ONNX models and ensembles of them can be served")
     if is_ensemble and not message.ensemble_scheduling.step:
         raise ConfigError("ensemble_scheduling has no steps; wanted is a step for each model that is to be run")
-    for group in message.instance_group:
-        if group.kind == group.KIND_GPU:
-            raise ConfigError("instance_group asks for a GPU; this version of trtserve executes on the CPU only")
     ignored = [path for path in paths if decision(path) == "ignored"]
     unknown = [
         f"parameters[{key!r}]" for key in sorted(message.parameters) if key not in (*_PARAMETERS, BATCHING_REASON)
@@ -164,6 +163,17 @@ def _tensor(tensor: Any) -> dict[str, Any]:
     if tensor.dims:
         values["dims"] = list(tensor.dims)
     return values
+
+
+def _group_device(group: Any) -> str:
+    """The device of an instance group; "" where it leaves that open."""
+    if group.kind == group.KIND_CPU:
+        if group.gpus:
+            raise ConfigError(f"instance_group: KIND_CPU with gpus {list(group.gpus)}; leave one of them out")
+        return "cpu"
+    if group.gpus:
+        return f"gpu:{','.join(map(str, group.gpus))}"
+    return "gpu" if group.kind == group.KIND_GPU else ""
 
 
 def _datatype_name(given: int, tensor: str) -> str:

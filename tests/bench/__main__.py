@@ -31,6 +31,7 @@ NAMES = (
     "adaptive",
     "overload",
     "counting",
+    "tensorrt_host",
     "driver",
 )
 """Modules of this folder; each has a `run` that yields ratios."""

@@ -62,6 +62,7 @@ class FreeInstance:
         self.name = "free"
         self.device = device
         self.idle_since = 0.0
+        self.capacity = 1
         self._reactor = reactor
         self._on_finished = on_finished
 

@@ -93,6 +93,7 @@ class SimulatedInstance:
         self.name = f"i{number}"
         self.device: Device = simulation.device
         self.idle_since = 0.0
+        self.capacity = 1
         self._simulation = simulation
 
     def run(self, batch: Batch) -> None:

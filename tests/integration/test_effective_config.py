@@ -14,8 +14,8 @@ from tests.models import make_models
 from tests.support.oip_client import Client, infer_request
 from tests.support.running_server import RunningServer
 from tests.support.server_process import run
+from trtserve_engines.options import build
 from trtserve_server.config import ModelConfig
-from trtserve_server.options import build
 from trtserve_server.pbtxt import values_from_message
 
 Connect = Callable[..., Client]
@@ -133,8 +133,8 @@ def test_print_config_shows_what_is_in_force_and_marks_what_was_completed(reposi
     assert (
         'inputs = [{name = "x", datatype = "FP32", dims = [4], label_filename = ""}]  # completed: from the graph' in n
     )
-    assert "#   instances = 3  # completed: the server's number" in n
+    assert '#   instance_groups = [{count = 3, device = "cpu"}]  # completed: the server\'s number' in n
     m = printed.split("# Model m, version 2")[1].split("# Model n")[0]
     assert "#   max_batch_size = 6\n" in m
-    assert "#   instances = 2\n" in m
+    assert '#   instance_groups = [{count = 2, device = "cpu"}]' in m
     assert "intra_op_threads = 1" in m

@@ -16,11 +16,11 @@ from onnx import TensorProto
 import trtserve_client
 from tests.models import make_models
 from tests.support.oip_client import Client, arrays_of, infer_request
+from trtserve_engines.options import build
 from trtserve_protos import oip
 from trtserve_server.config import ModelConfig, ServerConfig
 from trtserve_server.models.effective import effective_text
 from trtserve_server.models.repository import scan
-from trtserve_server.options import build
 
 ONES = np.ones((1, 4), np.float32)
 

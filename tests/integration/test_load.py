@@ -39,7 +39,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("load")
     model = make_models.save(make_models.linear(16, 8), folder / "linear.onnx")
     socket = f"unix:{folder}/s"
-    running = RunningServer(model=(str(model),), scripted=SCRIPTS, grpc_address=f"127.0.0.1:0,{socket}")
+    running = RunningServer(
+        model=(str(model),),
+        scripted=SCRIPTS,
+        grpc_address=f"127.0.0.1:0,{socket}",
+        allow_client_shared_memory=True,
+    )
     running.socket, running.model = socket, str(model)  # type: ignore[attr-defined]
     yield running
     running.stop()
@@ -147,6 +152,14 @@ def test_streams(measure: Measure) -> None:
     assert refused["errors"] == {"REFUSED_IN_STREAM": 3}
 
 
+def test_tensors_in_shared_memory(measure: Measure) -> None:
+    words = ("--shared-memory", "--concurrency", "3", "--count", "60", "--warmup-s", "0")
+    for model in ("linear", "batches"):
+        run = only_run(measure(model, *words))
+        assert (run["answered"], run["errors"]) == (60, {})
+    assert [path for path in Path("/dev/shm").iterdir() if path.name.startswith(f"trtserve-load-{os.getpid()}-")] == []
+
+
 def test_a_trace_is_replayed_with_its_inputs_and_its_timing(
     measure: Measure, server: RunningServer, tmp_path: Path
 ) -> None:
@@ -168,14 +181,14 @@ def test_repeated_runs_have_a_median_and_a_spread(measure: Measure) -> None:
 
 
 def test_the_price_of_the_protocol(measure: Measure, server: RunningServer) -> None:
-    kinds = ("--compare", "grpc,in-process,uds,stream", "--uds-url", server.socket, "--model-file", server.model)  # type: ignore[attr-defined]
+    kinds = ("--compare", "grpc,in-process,uds,stream,shm", "--uds-url", server.socket, "--model-file", server.model)  # type: ignore[attr-defined]
     document = measure(
         "linear", *kinds, "--concurrency", "2", "--repeats", "2", "--duration-s", "0.3", "--warmup-s", "0.1"
     )
-    assert [level["target"] for level in document["levels"]] == ["in-process", "grpc", "uds", "stream"]
+    assert [level["target"] for level in document["levels"]] == ["in-process", "grpc", "uds", "stream", "shm"]
     ratios = {ratio["target"]: ratio["median"] for ratio in document["ratios"] if ratio["metric"] == "throughput"}
     assert ratios["in-process"] == 1
-    assert all(0 < ratios[name] < 1 for name in ("grpc", "uds", "stream"))
+    assert all(0 < ratios[name] < 1 for name in ("grpc", "uds", "stream", "shm"))
 
 
 def test_servers_side_by_side(server: RunningServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,6 +83,24 @@ def test_the_memory_of_requests_in_flight_is_bounded_over_all_models(script: Scr
     m.client.future(infer_request("other", large)).result(WAIT_S)
 
 
+def test_calls_that_pile_up_while_the_loop_is_busy_are_all_answered(script: Script, connect: Any) -> None:
+    m = script()
+    clients = [m.client, connect(m.server), connect(m.server)]
+    for client in clients:
+        client.future(request(0)).result(WAIT_S)
+    blocked, go_on = threading.Event(), threading.Event()
+
+    def block() -> None:
+        blocked.set()
+        go_on.wait(WAIT_S)
+
+    m.server.loop.call_soon_threadsafe(block)
+    assert blocked.wait(WAIT_S)
+    futures = [(number, clients[number % 3].future(request(number), timeout=None)) for number in range(4500)]
+    go_on.set()
+    assert all(number_of(future) == number for number, future in futures)
+
+
 def test_a_level_with_a_bound_refuses_alone(serve: Callable[..., Any], connect: Any, tmp_path: Path) -> None:
     make_models.save(make_models.identity(), tmp_path / "m" / "1" / "model.onnx")
     (tmp_path / "m" / "model.toml").write_text(

@@ -6,6 +6,7 @@ packages are put where only the child process that runs the simulated tests look
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -45,8 +46,11 @@ def simulation_environment() -> dict[str, str]:
 
     Makes all of them at first use. Raises SimulationUnavailable.
     """
-    library = _library()
-    packages = _packages(library)
+    FOLDER.mkdir(exist_ok=True)
+    with (FOLDER / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another run of the tests may be at it
+        library = _library()
+        packages = _packages(library)
     paths = [str(SIMULATED_TENSORRT), str(packages), os.environ.get("PYTHONPATH", "")]
     libraries = [str(library), os.environ.get("LD_LIBRARY_PATH", "")]
     return {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import select
 import signal
 import subprocess
@@ -17,6 +16,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.models import make_models as models
+from tests.support.small_files import small_files
 from trtserve_engines.config import ConfigError
 from trtserve_engines.errors import (
     BackendUnavailableError,
@@ -257,13 +257,9 @@ def test_the_build_ends_with_its_parent_however_that_ends(job, work, gate):
 
 
 def test_a_full_disk_is_told_as_one(job, work):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     work_job = job(models.linear(512, 512))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
-    try:
+    with small_files(1 << 16):
         build = BuildProcess(work_job, work_folder=work)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     with pytest.raises(BuildError, match=r"the plan of \d+ bytes cannot be written to the work folder: File too large"):
         build.wait()
 

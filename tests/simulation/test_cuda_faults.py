@@ -162,13 +162,13 @@ def test_an_event_that_never_fires_is_given_up(cuda, device):
 
 
 def test_memory_ends_where_the_gpu_s_does(cuda, device):
-    total = device.memory().total
-    most = device.allocate(total - 100)
+    free = device.memory().free
+    most = device.allocate(free - 100)
     assert device.memory().free == 100
     with pytest.raises(OutOfDeviceMemoryError):
         device.allocate(101)
     most.free()
-    assert device.memory().free == total
+    assert device.memory().free == free
 
 
 SHARE = """
@@ -212,20 +212,23 @@ def test_gpus_differ_and_work_beside_each_other(cuda, driver):
     assert (big.identity.compute_capability, small.identity.compute_capability) == ((9, 0), (7, 5))
     assert big.pci_bus_id != small.pci_bus_id
     first = driver.open(0)
+    before = first.memory().free
     memory = first.allocate(1000)
 
     def on_the_second():
         second = driver.open(1)
-        free.append(second.memory())
-        second.allocate(10).free()
+        free.append(second.memory().free)
+        lasting = second.allocate(10)
+        free.append(second.memory().free)
+        lasting.free()
         second.close()
 
     free = []
     thread = threading.Thread(target=on_the_second)
     thread.start()
     thread.join()
-    assert free[0].free == free[0].total
-    assert first.memory().free == first.memory().total - 1000
+    assert free[0] - free[1] == 10
+    assert before - first.memory().free == 1000
     memory.free()
     first.close()
 

@@ -77,9 +77,9 @@ def test_a_plan_that_cannot_run_says_why_and_leaves_nothing(cuda, driver, plan, 
     assert cuda.live() == before
 
 
-@pytest.mark.simulated(FAKE_CUDA_DEVICES="2", FAKE_CUDA_NAMES="Big,Small", FAKE_CUDA_CAPABILITIES="90,75")
+@pytest.mark.simulated(FAKE_CUDA_DEVICES="2", FAKE_CUDA_NAMES="Big GPU,Small GPU", FAKE_CUDA_CAPABILITIES="90,75")
 def test_a_plan_of_another_gpu_is_refused(cuda, driver, plan):
-    with pytest.raises(PlanError, match=r"on gpu:1 \(Small\): .*expecting compute 7.5 got compute 9.0"):
+    with pytest.raises(PlanError, match=r"on gpu:1 \(Small GPU\): .*expecting compute 7.5 got compute 9.0"):
         TensorRtEngine.load(plan, driver=driver, gpu=1)
 
 
@@ -102,7 +102,7 @@ def test_without_tensorrt_there_is_one_line(cuda, driver, plan, monkeypatch):
 def test_what_does_not_fit_is_refused_before_it_is_made_with_a_list(cuda, request, driver, plan):
     gib = 1 << 30
     thread = DeviceThread(driver, 0, "hog")
-    hog = thread.call(lambda device: device.allocate(device.memory().total - gib))
+    hog = thread.call(lambda device: device.allocate(device.memory().free - gib))
     request.addfinalizer(thread.close)
     request.addfinalizer(lambda: thread.call(lambda device: hog.free()))
     before = cuda.live()

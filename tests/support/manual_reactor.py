@@ -73,6 +73,7 @@ class ManualInstance:
         self.name = name
         self.device = device
         self.idle_since = 0.0
+        self.capacity = 1
         self.stopped = False
         self.batch: Batch | None = None
         self.batches: list[Batch] = []

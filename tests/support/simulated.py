@@ -23,6 +23,9 @@ from tests.support.environments import ROOT
 _TIMEOUT = ("timeout", "--signal=ABRT", "--kill-after=10", "600")
 _REPORTS = "TRTSERVE_SIMULATED_REPORTS"
 
+DEFAULTS = {"SIMULATED_TENSORRT_VERSION": "11.4"}
+"""What a test that says nothing else gets; named, so that one which asks for it shares the child."""
+
 Variables = tuple[tuple[str, str], ...]
 
 
@@ -39,7 +42,12 @@ class _Parent:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._reports: dict[Variables, _Outcome] = {}
+        self._reports: dict[Variables, Outcome] = {}
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Simulated tests first: between two others they would keep what the first one set up from being torn down."""
+        items.sort(key=lambda item: item.get_closest_marker("simulated") is None)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
@@ -49,7 +57,7 @@ class _Parent:
         variables = _variables(item)
         if variables not in self._reports:
             items = [each for each in item.session.items if _variables(each) == variables]
-            self._reports[variables] = _run_child(self._config, variables, items)
+            self._reports[variables] = run_child(self._config, variables, items)
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         for report in self._reports[variables].of(item):
             item.ihook.pytest_runtest_logreport(report=report)
@@ -57,7 +65,7 @@ class _Parent:
         return True
 
 
-class _Outcome:
+class Outcome:
     """What a child said: its reports by test, and how it ended for tests of which it said nothing."""
 
     def __init__(self, reports: Sequence[pytest.TestReport], missing: str, outcome: str) -> None:
@@ -105,17 +113,18 @@ def _variables(item: pytest.Item) -> Variables | None:
     marks = list(item.iter_markers("simulated"))
     if not marks:
         return None
-    wanted: dict[str, str] = {}
+    wanted = dict(DEFAULTS)
     for mark in reversed(marks):  # the closest has the last word
         wanted.update(mark.kwargs)
     return tuple(sorted(wanted.items()))
 
 
-def _run_child(config: pytest.Config, variables: Variables, items: Sequence[pytest.Item]) -> _Outcome:
+def run_child(config: pytest.Config, variables: Variables, items: Sequence[pytest.Item]) -> Outcome:
+    """Runs the items in a process of their own, with these variables in its environment."""
     try:
         simulation = simulation_environment()
     except SimulationUnavailable as error:
-        return _Outcome([], f"the simulated GPU cannot be made: {error}", "skipped")
+        return Outcome([], f"the simulated GPU cannot be made: {error}", "skipped")
     with tempfile.TemporaryDirectory() as folder:
         names, reports = Path(folder, "tests"), Path(folder, "reports")
         names.write_text("\n".join(item.nodeid for item in items))
@@ -130,7 +139,7 @@ def _run_child(config: pytest.Config, variables: Variables, items: Sequence[pyte
         )
         said = [_report(config, json.loads(line)) for line in reports.read_text().splitlines()]
     end = "\n".join(process.stdout.splitlines()[-80:])
-    return _Outcome(said, f"the child process ended with {process.returncode} before this test did:\n{end}", "failed")
+    return Outcome(said, f"the child process ended with {process.returncode} before this test did:\n{end}", "failed")
 
 
 def _report(config: pytest.Config, data: dict[str, Any]) -> pytest.TestReport:

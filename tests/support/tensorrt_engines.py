@@ -38,7 +38,7 @@ def wide_profile(signature: Signature) -> tuple[str, ...]:
 def build(path: Path, driver: Driver, config: BuildConfig | None = None, gpu: int = 0) -> bytes:
     """The plan of the model at `path` for a GPU, built on a thread of its own."""
     model = read_onnx_model(path)
-    config = config or BuildConfig()
+    config = config or BuildConfig(tf32=False)  # its numbers are held against those of the CPU
     if not config.profiles:
         config = dataclasses.replace(config, profiles=wide_profile(model.signature))
     thread = DeviceThread(driver, gpu, "build")

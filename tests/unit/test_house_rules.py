@@ -83,7 +83,13 @@ def test_test_files_have_unique_names():
 
 @pytest.mark.parametrize(
     "module",
-    ["trtserve_server.errors", "trtserve_engines.errors", "trtserve_protos.errors", "trtserve_client.load.errors"],
+    [
+        "trtserve_server.errors",
+        "trtserve_engines.errors",
+        "trtserve_engines.cuda.errors",
+        "trtserve_protos.errors",
+        "trtserve_client.load.errors",
+    ],
 )
 def test_every_error_stands_in_the_tree_of_its_module(module):
     code = (

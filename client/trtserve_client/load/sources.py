@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -41,10 +41,10 @@ def requests_from_config(config: LoadConfig, model: ModelMetadata) -> list[Reque
 def request_from_plain(inputs: Mapping[str, Any], model: ModelMetadata, where: str) -> Request:
     """One request from arrays or nested lists. Raises UsageError that begins with `where`."""
     try:
-        fitting = fit_inputs(model, inputs)
+        # What is an array or a list comes back as an array.
+        return cast(Request, fit_inputs(model, inputs))
     except InputError as error:
         raise UsageError(f"{where}: {error}") from None
-    return {name: np.asarray(tensor) for name, tensor in fitting.items()}
 
 
 def _requests(config: LoadConfig, model: ModelMetadata) -> Iterator[Request]:

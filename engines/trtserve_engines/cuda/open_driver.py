@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from trtserve_engines.cuda.api import Driver
 from trtserve_engines.cuda.errors import NO_DEVICE, CudaError
 from trtserve_engines.errors import BackendUnavailableError
+
+if TYPE_CHECKING:  # who only reads CUDA_DRIVERS needs no numpy
+    from trtserve_engines.cuda.api import Driver
 
 CUDA_DRIVERS = ("auto", "pycuda", "cuda-bindings")
 PREFERRED = ("cuda-bindings", "pycuda")

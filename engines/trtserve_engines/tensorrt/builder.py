@@ -83,7 +83,7 @@ class _Build:
         """The plan, as TensorRT's IHostMemory."""
         if self._config.timing_cache:
             self._attach(timing_cache)
-        monitor = None if on_progress is None else _native_monitor(self._trt, on_progress)
+        monitor = None if on_progress is None else native_monitor(self._trt, on_progress)
         if monitor is not None:
             self._native.progress_monitor = monitor
         plan = self._builder.build_serialized_network(self._network, self._native)
@@ -148,7 +148,9 @@ class _Build:
         return [self._network.get_input(index) for index in range(self._network.num_inputs)]
 
 
-def _native_monitor(trt: Any, on_progress: OnProgress) -> Any:
+def native_monitor(trt: Any, on_progress: OnProgress) -> Any:
+    """An IProgressMonitor that tells `on_progress`; `is_cancelled` says whether that ended the build."""
+
     class NativeMonitor(trt.IProgressMonitor):  # type: ignore[misc]
         """What TensorRT tells of its phases, from several threads, as one Progress at a time."""
 

@@ -99,8 +99,8 @@ class TensorRtContext:
         """CUstream on which the batches compute, one after another."""
         return self._streams.compute.handle
 
-    def run(self, parts: Sequence[Arrays]) -> BatchResult:
-        """Runs the rows of all parts as one batch; see ExecutionContext."""
+    def run(self, parts: Sequence[Arrays], threads: int = 0) -> BatchResult:
+        """Runs the rows of all parts as one batch; see ExecutionContext. `threads` means nothing to a GPU."""
         return self.collect(self.launch(parts))
 
     def launch(self, parts: Sequence[Arrays]) -> Pending:

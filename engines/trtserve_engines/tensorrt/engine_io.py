@@ -6,25 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import ml_dtypes
-import numpy as np
-
 from trtserve_engines.errors import PlanError
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
 from trtserve_engines.tensorrt.profile_choice import Profile
 from trtserve_engines.tensorrt.profile_shapes import Shape, ShapeRange
-
-# By name: TensorRT gave the same names other numbers between its versions 10 and 11.
-_NUMPY_TYPES = {
-    "FLOAT": np.dtype(np.float32),
-    "HALF": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "INT8": np.dtype(np.int8),
-    "UINT8": np.dtype(np.uint8),
-    "INT32": np.dtype(np.int32),
-    "INT64": np.dtype(np.int64),
-    "BOOL": np.dtype(np.bool_),
-}
+from trtserve_engines.tensorrt.tensor_types import NUMPY_TYPES
 
 
 @dataclass(frozen=True)
@@ -75,10 +61,10 @@ def read_engine_io(trt: Any, engine: Any) -> EngineIo:
 
 def _tensor(trt: Any, engine: Any, name: str) -> EngineTensor:
     data_type = engine.get_tensor_dtype(name).name
-    dtype = _NUMPY_TYPES.get(data_type)
+    dtype = NUMPY_TYPES.get(data_type)
     if dtype is None:
         raise PlanError(
-            f"{name!r} has the type {data_type}, which requests cannot carry; known are {', '.join(_NUMPY_TYPES)}."
+            f"{name!r} has the type {data_type}, which requests cannot carry; known are {', '.join(NUMPY_TYPES)}."
             " Build the engine with inputs and outputs of one of these"
         )
     if engine.get_tensor_format(name) != trt.TensorFormat.LINEAR:

@@ -9,19 +9,8 @@ from typing import Any, NamedTuple
 
 from trtserve_engines.errors import BackendUnavailableError, UnsupportedModelError
 from trtserve_engines.onnx_model import OnnxModel
+from trtserve_engines.tensorrt.tensor_types import NUMPY_TYPES
 from trtserve_engines.tensorrt.trt_log import LogLines, TensorRtLog
-
-NUMPY_NAMES = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "BF16": "bfloat16",
-    "INT8": "int8",
-    "UINT8": "uint8",
-    "INT32": "int32",
-    "INT64": "int64",
-    "BOOL": "bool",
-}
-"""TensorRT's types of inputs and outputs, by name, and what numpy calls them."""
 
 
 class ParserProblem(NamedTuple):
@@ -75,16 +64,19 @@ def check_types(network: Any, model: OnnxModel) -> None:
     outputs = [network.get_output(index) for index in range(network.num_outputs)]
     specs = {**model.signature.input_by_name, **model.signature.output_by_name}
     for tensor in [*inputs, *outputs]:
-        wanted = specs[tensor.name].dtype.name
-        if NUMPY_NAMES.get(tensor.dtype.name) != wanted:
+        wanted = specs[tensor.name].dtype
+        if NUMPY_TYPES.get(tensor.dtype.name) != wanted:
             raise UnsupportedModelError(
                 f"{model.path}: {tensor.name!r} is {wanted} in the graph and would be {tensor.dtype.name} in TensorRT,"
-                f" which has {', '.join(NUMPY_NAMES)}; export it with one of these"
+                f" which has {', '.join(NUMPY_TYPES)}; export it with one of these"
             )
 
 
 def unsupported_nodes(trt: Any, path: Path, log: TensorRtLog) -> list[ParserProblem]:
-    """Every node that this TensorRT cannot take, in the graph's order; empty for a model that can be built."""
+    """Every node that this TensorRT cannot take, in the graph's order; empty for a model that can be built.
+
+    Plugins that the model needs must be loaded before.
+    """
     with log.collect() as lines:
         network = make_builder(trt, log, lines).create_network(strongly_typed(trt))
     parser = trt.OnnxParser(network, log.native)

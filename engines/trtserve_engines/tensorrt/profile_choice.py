@@ -42,6 +42,16 @@ def row_limits(profiles: Sequence[Profile], inputs: Sequence[str]) -> tuple[int,
     return low, high
 
 
+def batch_limit(profiles: Sequence[Profile], inputs: Sequence[str]) -> int:
+    """The largest first dimension of these inputs that requests of any shape the profiles hold may be joined to.
+
+    A profile counts with the largest of all that hold whatever it holds but for the first dimension.
+    """
+    return min(
+        max(_rows(other, inputs) for other in profiles if _covers(other, profile, inputs)) for profile in profiles
+    )
+
+
 def batch_buckets(low: int, high: int, wanted: Sequence[int] = ()) -> tuple[int, ...]:
     """The batch sizes that get a graph, rising: those wanted, or powers of two; and always the largest.
 
@@ -63,3 +73,18 @@ def bucket_of(buckets: Sequence[int], rows: int) -> int | None:
 
 def _largest(profile: Profile) -> int:
     return sum(math.prod(shapes.max) for shapes in profile.values())
+
+
+def _rows(profile: Profile, inputs: Sequence[str]) -> int:
+    return min(profile[name].max[0] for name in inputs)
+
+
+def _covers(other: Profile, profile: Profile, inputs: Sequence[str]) -> bool:
+    """Whether `other` holds all that `profile` does, but for the first dimension of these inputs."""
+    for name, shapes in profile.items():
+        start = 1 if name in inputs else 0
+        lows = zip(other[name].min[start:], shapes.min[start:], strict=True)
+        highs = zip(other[name].max[start:], shapes.max[start:], strict=True)
+        if any(low > wanted for low, wanted in lows) or any(high < wanted for high, wanted in highs):
+            return False
+    return True

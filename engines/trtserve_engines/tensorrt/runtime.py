@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from mmap import mmap
 from threading import Event
 from typing import Any
@@ -11,6 +11,7 @@ from trtserve_engines.cuda.api import Device, Driver
 from trtserve_engines.cuda.device_thread import DeviceThread
 from trtserve_engines.cuda.errors import OutOfDeviceMemoryError
 from trtserve_engines.cuda.immortal import keep_for_good
+from trtserve_engines.engine import ShapeRanges
 from trtserve_engines.errors import DeviceMemoryError, PlanError
 from trtserve_engines.signature import DYNAMIC, Signature
 from trtserve_engines.tensorrt.context import EngineParts, TensorRtContext
@@ -20,7 +21,7 @@ from trtserve_engines.tensorrt.io_layout import IoLayout, measure_layout
 from trtserve_engines.tensorrt.memory_need import MemoryNeed, check_memory
 from trtserve_engines.tensorrt.native_context import NativeContext
 from trtserve_engines.tensorrt.plugins import load_plugins
-from trtserve_engines.tensorrt.profile_choice import row_limits
+from trtserve_engines.tensorrt.profile_choice import batch_limit
 from trtserve_engines.tensorrt.runtime_config import RuntimeConfig
 from trtserve_engines.tensorrt.trt_log import TensorRtLog, tensorrt_log
 
@@ -29,6 +30,7 @@ class TensorRtEngine:
     """See Engine. TensorRT's own objects are made and freed on a thread of the engine's own."""
 
     backend = "tensorrt"
+    thread_choices: tuple[int, ...] = ()
 
     def __init__(self, thread: DeviceThread, parts: EngineParts) -> None:
         self._thread = thread
@@ -36,6 +38,10 @@ class TensorRtEngine:
         self.signature: Signature = parts.io.signature
         self.device = f"gpu:{parts.gpu}"
         self.max_rows = _max_rows(parts.io)
+        self.scratch_bytes = parts.scratch_bytes
+        self.io_bytes = parts.layout.total_bytes
+        self.shape_ranges: Sequence[ShapeRanges] = parts.io.profiles
+        self.facts: Mapping[str, str] = {}
 
     @classmethod
     def load(
@@ -152,7 +158,7 @@ def _is_lack_of_memory(reason: str) -> bool:
 
 
 def _max_rows(io: EngineIo) -> int | None:
-    """The largest number of rows that a profile allows; None where the first dimensions do not count rows."""
+    """The largest number of rows in a batch; None where the first dimensions do not count rows."""
     if not io.signature.first_dimension_is_dynamic():
         return None
-    return row_limits(io.profiles, [tensor.name for tensor in io.inputs if tensor.spec.shape[0] == DYNAMIC])[1]
+    return batch_limit(io.profiles, [tensor.name for tensor in io.inputs if tensor.spec.shape[0] == DYNAMIC])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trtserve_engines.config import ConfigError, check_at_least, check_choices, option
-from trtserve_engines.cuda.open_driver import CUDA_DRIVERS
+from trtserve_engines.config import ConfigError, check_at_least, option
 
 MAX_PIPELINE_DEPTH = 4
 
@@ -14,9 +13,6 @@ MAX_PIPELINE_DEPTH = 4
 class RuntimeConfig:
     """How TensorRT engines are run on a GPU."""
 
-    cuda_driver: str = option(
-        "auto", "Python package that calls CUDA; auto prefers the one with CUDA graphs", choices=CUDA_DRIVERS
-    )
     cuda_graphs: bool = option(True, "launch each batch as one CUDA graph, where model and driver allow it")
     batch_buckets: tuple[int, ...] = option(
         (), "batch sizes that get a CUDA graph, others are padded to the next; absent = 1, 2, 4, 8 ... and the largest"
@@ -28,7 +24,6 @@ class RuntimeConfig:
     memory_reserve_bytes: int = option(64 << 20, "device memory that loading a model leaves free")
 
     def __post_init__(self) -> None:
-        check_choices(self)
         check_at_least(self, 1, "pipeline_depth")
         check_at_least(self, 0, "memory_reserve_bytes")
         if self.pipeline_depth > MAX_PIPELINE_DEPTH:

@@ -15,7 +15,7 @@ import numpy as np
 
 from trtserve_engines.cuda.api import Device, Event, Graph, Stream
 from trtserve_engines.engine import Arrays
-from trtserve_engines.errors import SignatureError
+from trtserve_engines.errors import ExecutionError, SignatureError
 from trtserve_engines.staging import gather
 from trtserve_engines.tensorrt.engine_io import EngineIo, EngineTensor
 from trtserve_engines.tensorrt.io_layout import IoLayout, dynamic_shapes
@@ -190,8 +190,15 @@ class Slot:
         return StagedInput(tensor.name, array[: own[0]], array[own[0] :])
 
     def _array(self, tensor: EngineTensor, shape: Shape) -> np.ndarray:
+        size, room = tensor.nbytes(shape), self._layout.sizes[tensor.name]
+        if size > room:
+            raise ExecutionError(
+                f"{tensor.name!r} would have the shape {list(shape)}, which is {size} bytes; the largest of any"
+                f" profile was measured to be {room}. Give a profile whose smallest, usual or largest values make it as"
+                " large as it can become"
+            )
         start = self._layout.offsets[tensor.name]
-        piece = self.pinned.array[start : start + tensor.nbytes(shape)]
+        piece = self.pinned.array[start : start + size]
         return piece.view(tensor.spec.dtype).reshape(shape)
 
     def _copy(self, tensor: EngineTensor, shape: Shape) -> Copy:

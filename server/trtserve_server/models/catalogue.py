@@ -4,14 +4,16 @@ by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from trtserve_engines.options import nearest
+from trtserve_engines.tensorrt.step import Step
 from trtserve_server.errors import ModelNotFound, ModelNotReady, ServerStopping
+from trtserve_server.metrics import Build
 from trtserve_server.models.model import Model
 from trtserve_server.models.repository import ModelVersion
-from trtserve_server.options import nearest
 
 UNLOADED = "unloaded"
 STOPPING = "the server is stopping"
@@ -31,12 +33,19 @@ class Entry:
     """One version of one model. `model` is there while the state is READY, and UNLOADING until it is drained.
 
     `source` is what `model` was made of, or what could not be loaded. READY with a reason: loading it again failed.
+    `step` says how far the build of the model's engine is, while there is one.
     """
 
     source: ModelVersion
     state: State
     reason: str = ""
     model: Model | None = None
+    step: Step | None = None
+
+    @property
+    def note(self) -> str:
+        """The reason, or how far the model's build is."""
+        return self.reason or (str(self.step) if self.step else "")
 
     @property
     def name(self) -> str:
@@ -105,6 +114,18 @@ class Catalogue:
         """Every model that has instances."""
         return [entry.model for entry in self.entries() if entry.model is not None]
 
+    def note_step(self, source: ModelVersion, step: Step) -> None:
+        """Takes note of how far the build of a version's engine is, if it is still waited for."""
+        entry = self._entries.get(source.name, {}).get(source.version)
+        awaits = entry is not None and (entry.model.awaits_engine if entry.model else entry.state is State.LOADING)
+        if entry is not None and awaits:
+            entry.step = step
+
+    def builds(self) -> list[Build]:
+        """The engines that are being built, or are waited for. From any thread."""
+        steps = [(entry, entry.step) for entry in self.entries()]
+        return [Build(entry.name, entry.version, (step.percent or 0.0) / 100) for entry, step in steps if step]
+
     def _set_state(self, entry: Entry, state: State, reason: str = "") -> None:
         entry.state, entry.reason = state, reason
         self._changed()
@@ -124,7 +145,7 @@ class Catalogue:
         if entry.reason == STOPPING:
             return ServerStopping(f"{label} takes no new requests: {STOPPING}; send elsewhere")
         if entry.state is State.LOADING:
-            return ModelNotReady(f"{label} is loading; send again later")
+            return ModelNotReady(f"{label} is loading{f' ({entry.step})' if entry.step else ''}; send again later")
         if entry.state is State.UNLOADING:
             return ModelNotReady(f"{label} takes no new requests: it is being unloaded")
         return ModelNotReady(f"{label} is unavailable: {entry.reason}")
@@ -147,3 +168,9 @@ def _version_number(entry: Entry) -> tuple[int, str]:
 
 def _number_of(version: str) -> tuple[int, str]:
     return (int(version) if version.isdecimal() else 0, version)
+
+
+def serves(versions: Mapping[str, Entry], source: ModelVersion) -> bool:
+    """Whether nothing is to be done: this very source serves, and nothing failed to take its place since."""
+    entry = versions.get(source.version)
+    return entry is not None and entry.state is State.READY and entry.source == source and not entry.reason

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 
-from trtserve_engines.engine import Arrays, BatchResult, ExecutionContext
+from trtserve_engines.engine import Arrays, BatchResult, ExecutionContext, PipelinedContext
 from trtserve_engines.errors import ExecutionError
 from trtserve_engines.signature import DYNAMIC, TensorSpec
 from trtserve_server.statistics import NanCount
@@ -34,7 +35,13 @@ class CheckedContext:
 
     def run(self, parts: Sequence[Arrays], threads: int = 0) -> BatchResult:
         """See ExecutionContext. Raises ExecutionError for outputs that are not the model's."""
-        result = self._context.run(parts, threads)
+        return self._checked(self._context.run(parts, threads))
+
+    def close(self) -> None:
+        """See ExecutionContext."""
+        self._context.close()
+
+    def _checked(self, result: BatchResult) -> BatchResult:
         for spec in self._outputs:
             if problem := _problem(spec, result.outputs.get(spec.name)):
                 raise ExecutionError(problem)
@@ -42,10 +49,6 @@ class CheckedContext:
             self._search(result.outputs)
         self._batches += 1
         return result
-
-    def close(self) -> None:
-        """See ExecutionContext."""
-        self._context.close()
 
     def _search(self, outputs: Mapping[str, np.ndarray]) -> None:
         names = [name for name, array in outputs.items() if has_nan(array)]
@@ -55,6 +58,34 @@ class CheckedContext:
                 self._name,
                 ", ".join(map(repr, names)),
             )
+
+
+class CheckedPipeline(CheckedContext):
+    """The same for a context that can have several batches on their way."""
+
+    def __init__(
+        self, name: str, context: PipelinedContext, outputs: Sequence[TensorSpec], nan_interval: int, nan: NanCount
+    ) -> None:
+        super().__init__(name, context, outputs, nan_interval, nan)
+        self._pipeline = context
+        self.depth = context.depth
+
+    def launch(self, parts: Sequence[Arrays]) -> Any:
+        """See PipelinedContext."""
+        return self._pipeline.launch(parts)
+
+    def collect(self, pending: Any) -> BatchResult:
+        """See PipelinedContext. Raises ExecutionError for outputs that are not the model's."""
+        return self._checked(self._pipeline.collect(pending))
+
+
+def checked(
+    name: str, context: ExecutionContext, outputs: Sequence[TensorSpec], nan_interval: int, nan: NanCount
+) -> CheckedContext:
+    """The context with its checks, able to pipeline where the context is."""
+    if getattr(context, "depth", 1) > 1:
+        return CheckedPipeline(name, cast(PipelinedContext, context), outputs, nan_interval, nan)
+    return CheckedContext(name, context, outputs, nan_interval, nan)
 
 
 def has_nan(array: np.ndarray) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trtserve_engines.config import ConfigError
+from trtserve_engines.options import nearest
 from trtserve_engines.script import parse_script
 from trtserve_server.config import ServerConfig
 from trtserve_server.errors import (
@@ -27,7 +28,6 @@ from trtserve_server.models.catalogue import STOPPING
 from trtserve_server.models.poller import RepositoryPoller
 from trtserve_server.models.registry import Registry
 from trtserve_server.models.repository import Found, ModelVersion, check_files, find_model, model_names, scan
-from trtserve_server.options import nearest
 from trtserve_server.scheduling.reactor import Reactor
 
 log = logging.getLogger(__name__)

@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from trtserve_engines.errors import EngineError
+from trtserve_engines.options import as_mapping
 from trtserve_engines.signature import Signature, TensorSpec
+from trtserve_engines.tensorrt.step import Watch
 from trtserve_protos import dtypes
-from trtserve_server.config import ModelConfig, ServerConfig, TensorConfig
+from trtserve_server.config import InstanceGroupConfig, ModelConfig, ServerConfig, TensorConfig
 from trtserve_server.models.ensemble_graph import graph_of
 from trtserve_server.models.loader import LoadedModel, load_model
 from trtserve_server.models.repository import ModelVersion
-from trtserve_server.options import as_mapping, toml_text
+from trtserve_server.options import toml_text
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,15 @@ class EffectiveConfig:
 
 def effective_config(loaded: LoadedModel) -> EffectiveConfig:
     """What is in force for `loaded`."""
-    effective = completed_config(loaded.source.config, loaded.signature, loaded.max_batch_size, loaded.batching_reason)
+    given = loaded.source.config
+    effective = completed_config(given, loaded.signature, loaded.max_batch_size, loaded.batching_reason)
     completed = dict(effective.completed)
-    if not effective.config.instances:
-        completed["instances"] = "the server's number"
-    return EffectiveConfig(replace(effective.config, instances=loaded.instances), completed)
+    groups = tuple(InstanceGroupConfig(placed.instances, placed.engine.device) for placed in loaded.opened.engines)
+    if given.instance_groups != groups:
+        where = "the server's number" if not given.instances else "the number given, on the server's devices"
+        completed["instance_groups"] = where
+    config = replace(effective.config, instances=0, device="", instance_groups=groups)
+    return EffectiveConfig(config, completed)
 
 
 def completed_config(
@@ -55,17 +61,17 @@ def completed_config(
 def effective_text(source: ModelVersion, server: ServerConfig) -> str:
     """The configuration in force for one version as TOML, with a comment on every completed value.
 
-    Loads the model, because whether it can be batched is found by running it. An ensemble's is what was configured:
-    what completes it depends on other models. Raises EngineError.
+    Loads the model, because whether it can be batched is found by running it. Builds no
+    engine. An ensemble's is what was configured: what completes it depends on other models. Raises EngineError.
     """
     if source.config.ensemble:
         graph_of(source.config)
         return toml_text(as_mapping(source.config))
-    loaded = load_model(source, server)
+    loaded = load_model(source, server, Watch(may_build=False))
     try:
         effective = effective_config(loaded)
     finally:
-        loaded.engine.close()
+        loaded.opened.close()
     lines = toml_text(as_mapping(effective.config)).splitlines()
     end = next((number for number, line in enumerate(lines) if line.startswith("[")), len(lines))
     marked = [_marked(line, effective.completed) for line in lines[:end]]

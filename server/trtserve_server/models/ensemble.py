@@ -56,6 +56,9 @@ class EnsembleModel:
     instances = 0
     inline = False
     waiting = 0
+    awaits_engine = False
+    placed: Mapping[str, int] = {}
+    facts: Mapping[str, str] = {}
 
     signature: Signature
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import repeat
 
-from trtserve_engines.engine import ExecutionContext
-from trtserve_server.models.checked_context import CheckedContext
-from trtserve_server.models.loader import LoadedModel, warm_up
+from trtserve_engines.engine import Engine, ExecutionContext
+from trtserve_engines.errors import DeviceLostError
+from trtserve_server.models.checked_context import checked
+from trtserve_server.models.loader import LoadedModel
+from trtserve_server.models.warmup import warm_up
+from trtserve_server.scheduling.batch import Batch
 from trtserve_server.scheduling.batcher import Batcher
 from trtserve_server.scheduling.host import Host
-from trtserve_server.scheduling.instance import InlineInstance, Instance, ThreadInstance
+from trtserve_server.scheduling.instance import InlineInstance, Instance, Outcome, ThreadInstance
 from trtserve_server.statistics import NanCount
 
 log = logging.getLogger(__name__)
@@ -31,6 +36,7 @@ class InstanceGroup:
         self._nan = nan
         self._name = f"{loaded.source.name}/{loaded.source.version}"
         self._instances: list[Instance] = []
+        self._engine_of: dict[Instance, Engine] = {}
         self._stopped = False
         self._made = 0
         self._lost = 0
@@ -47,7 +53,7 @@ class InstanceGroup:
         self._starting = self._loaded.instances
         if self._loaded.inline:
             log.info("%s runs without a thread: its largest batch is quicker than a change of threads", self._name)
-        for instance in [self._make() for _ in range(self._loaded.instances)]:
+        for instance in [self._make(engine) for engine in self._engines()]:
             instance.start()
 
     def stop(self) -> None:
@@ -61,32 +67,39 @@ class InstanceGroup:
         """Waits for the instances' end and frees the engine; False where one still runs. Blocks; from any thread."""
         ended = [instance.join(timeout_s) for instance in self._instances]
         if all(ended):
-            self._loaded.engine.close()
+            self._loaded.opened.close()
         return all(ended)
 
-    def _make(self) -> Instance:
+    def _engines(self) -> Iterator[Engine]:
+        """The engine of each instance."""
+        for engine, count in self._loaded.opened.engines:
+            yield from repeat(engine, count)
+
+    def _make(self, engine: Engine) -> Instance:
         kind: type[InlineInstance] | type[ThreadInstance] = InlineInstance if self._loaded.inline else ThreadInstance
         instance = kind(
             f"{self._name}#{self._made}",
-            self._host.device(self._loaded.engine.device),
-            self._create_context,
+            self._host.device(engine.device),
+            partial(self._create_context, engine),
             self._host.reactor,
             on_started=self._started,
-            on_finished=self._batcher.batch_finished,
+            on_finished=self._finished,
             on_died=self._batcher.instance_died,
         )
         self._made += 1
         self._alive += 1
         self._instances.append(instance)
+        self._engine_of[instance] = engine
         return instance
 
-    def _create_context(self) -> ExecutionContext:
+    def _create_context(self, engine: Engine) -> ExecutionContext:
         """A warm context for the calling thread."""
         loaded = self._loaded
-        context = loaded.engine.create_context(batched=loaded.max_batch_size > 0)
+        context = engine.create_context(batched=loaded.max_batch_size > 0)
         try:
             warm_up(
                 context,
+                engine,
                 loaded.signature,
                 max_batch_size=loaded.max_batch_size,
                 runs=loaded.source.config.warmup_runs,
@@ -97,7 +110,7 @@ class InstanceGroup:
             context.close()
             raise
         interval = loaded.source.config.nan_check_interval
-        return CheckedContext(self._name, context, loaded.engine.signature.outputs, interval, self._nan)
+        return checked(self._name, context, engine.signature.outputs, interval, self._nan)
 
     def _started(self, instance: Instance, error: Exception | None) -> None:
         self._starting -= 1
@@ -110,11 +123,16 @@ class InstanceGroup:
             on_ready, self._on_ready = self._on_ready, None
             on_ready(error)
 
+    def _finished(self, instance: Instance, batch: Batch, outcome: Outcome, started: float, ended: float) -> None:
+        self._batcher.batch_finished(instance, batch, outcome, started, ended)
+        if isinstance(outcome, DeviceLostError):
+            self._host.on_device_lost(f"{instance.name}: {outcome}")
+
     def _replace(self, instance: Instance, reason: str) -> None:
         self._alive -= 1
         self._lost += 1
         if self._lost <= MAX_LOST:
-            replacement = self._make()
+            replacement = self._make(self._engine_of[instance])
             self._starting += 1
             log.warning("%s is replaced by %s", instance.name, replacement.name)
             replacement.start()

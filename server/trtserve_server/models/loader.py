@@ -11,104 +11,212 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 from trtserve_engines.batch_check import Batchability, check_batchable
 from trtserve_engines.config import ConfigError
-from trtserve_engines.engine import Engine, ExecutionContext
-from trtserve_engines.errors import EngineError, ExecutionError, ModelFileError
+from trtserve_engines.engine import Engine
+from trtserve_engines.errors import (
+    EngineError,
+    EngineNotBuiltError,
+    ExecutionError,
+    ModelFileError,
+)
+from trtserve_engines.look_at_machine import look_at_machine
 from trtserve_engines.onnx_model import OnnxModel, read_onnx_model
 from trtserve_engines.open_engine import open_engine
-from trtserve_engines.samples import DYNAMIC_SIZES, sample_inputs
-from trtserve_engines.script import engine_from_script
+from trtserve_engines.samples import sample_inputs
+from trtserve_engines.script import ScriptConfig, engine_from_script
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
+from trtserve_engines.tensorrt.cache_options import CacheOptions
+from trtserve_engines.tensorrt.plugins import check_allowed
+from trtserve_engines.tensorrt.step import Watch
+from trtserve_engines.tensorrt.tensorrt_options import TensorRtOptions
 from trtserve_protos import dtypes
 from trtserve_protos.errors import DataTypeError
-from trtserve_server.config import ServerConfig, TensorConfig
+from trtserve_server.config import ModelConfig, ServerConfig, TensorConfig
+from trtserve_server.models.placement import place
 from trtserve_server.models.repository import CONFIG_FILES, ModelVersion
 from trtserve_server.models.warmup import WarmupRequest, warmup_requests
 
 log = logging.getLogger(__name__)
 
 
+class PlacedEngine(NamedTuple):
+    """An engine and the number of its instances."""
+
+    engine: Engine
+    instances: int
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model's engines, one per device, and facts about them for those who ask."""
+
+    engines: tuple[PlacedEngine, ...]
+    facts: Mapping[str, str]
+
+    def close(self) -> None:
+        """Frees every engine; their contexts are closed before."""
+        for placed in self.engines:
+            placed.engine.close()
+
+
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that is ready to get instances.
+    """A model that is ready to get instances: so many of each engine.
 
     `signature` is the engine's, with the sizes that the configuration fixes. `max_batch_size` is 0 where requests are
-    never batched. `inline` says that a run is quicker than handing it to
-    another thread, so that it is better run by the one that schedules.
+    never batched. `inline` says that a run is quicker than handing it to another thread, so that it is better run by
+    the one that schedules. `awaits_engine` says that this serves only until the model's TensorRT engine is built.
     """
 
     source: ModelVersion
-    engine: Engine
+    opened: OpenedModel
     signature: Signature
     max_batch_size: int
     batching_reason: str
     labels: Mapping[str, Sequence[str]]
     warmup: Sequence[WarmupRequest]
-    instances: int
     inline: bool
     load_s: float
+    awaits_engine: bool = False
+
+    @property
+    def engine(self) -> Engine:
+        """One of its engines, which differ in nothing but their device."""
+        return self.opened.engines[0].engine
+
+    @property
+    def instances(self) -> int:
+        """How many batches may run at the same time, on all devices."""
+        return sum(placed.instances for placed in self.opened.engines)
 
 
-def load_model(source: ModelVersion, server: ServerConfig) -> LoadedModel:
-    """Loads `source`. Raises EngineError with what is wrong and what to do."""
-    start = time.monotonic()
+def load_model(source: ModelVersion, server: ServerConfig, watch: Watch) -> LoadedModel:
+    """Loads `source`. Raises EngineError with what is wrong and what to do.
+
+    Where a TensorRT engine would have to be built first and `watch` does not allow it, the CPU serves meanwhile, if
+    the server's configuration says so; else EngineNotBuiltError is raised.
+    """
     if source.problem:
         raise ModelFileError(source.problem)
-    config = source.config
-    if config.response_cache and not server.response_cache_bytes:
+    start = time.monotonic()
+    if source.config.response_cache and not server.response_cache_bytes:
         log.warning("%s: response_cache = true has no effect, as the server's response_cache_bytes is 0", source.name)
     if source.script:
-        model, engine = None, cast(Engine, engine_from_script(source.script))
-    else:
-        model = read_onnx_model(source.path)
-        _check_types(model)
-        engine = open_engine(model, backend=server.backend, device=server.device, onnxruntime=config.onnxruntime)
+        return _finish(source, server, None, _scripted(source.script, source.config, server), start, False)
+    model = read_onnx_model(source.path)
+    _check_types(model)
+    awaits_engine = False
+    try:
+        try:
+            opened = _open_model(model, source.config, server, watch)
+        except EngineNotBuiltError as error:
+            if server.while_building == "wait":
+                raise
+            log.info("%s/%s: served on the CPU while its engine is built: %s", source.name, source.version, error)
+            opened = _open_model(model, _on_cpu(source.config), server, watch)
+            awaits_engine = True
+        return _finish(source, server, model, opened, start, awaits_engine)
+    except ConfigError as error:
+        raise ConfigError(f"{_config_file(source)}: {error}") from None
+
+
+def _scripted(script: ScriptConfig, config: ModelConfig, server: ServerConfig) -> OpenedModel:
+    engine = cast(Engine, engine_from_script(script))
+    return OpenedModel((PlacedEngine(engine, config.instances or server.instances),), {"backend_reason": "a script"})
+
+
+def _finish(
+    source: ModelVersion,
+    server: ServerConfig,
+    model: OnnxModel | None,
+    opened: OpenedModel,
+    start: float,
+    awaits_engine: bool,
+) -> LoadedModel:
+    """Decides on batching and checks the configuration; closes what was opened where that fails."""
+    config, engine = source.config, opened.engines[0].engine
     try:
         batch = _decide_batching(engine, config.max_batch_size)
-        max_batch_size = (config.max_batch_size or server.default_max_batch_size) if batch.batched else 0
+        max_batch_size = _max_batch_size(engine, config.max_batch_size, server) if batch.batched else 0
         signature = Signature(
             _agreed(config.inputs, engine.signature.inputs, "input", max_batch_size),
             _agreed(config.outputs, engine.signature.outputs, "output", max_batch_size),
         )
         labels = read_labels(source)
         warmup = warmup_requests(config.warmup, signature, max_batch_size, _config_folder(source))
-    except ConfigError as error:
-        engine.close()
-        raise ConfigError(f"{_config_file(source)}: {error}") from None
     except EngineError:
-        engine.close()
+        opened.close()
         raise
     log.info("%s/%s: %s: %s", source.name, source.version, "batched" if batch.batched else "not batched", batch.reason)
-    # An engine that can spread a run over the cores can also run as many batches side by side.
-    instances = config.instances or server.instances or max(1, *engine.thread_choices, 1)
-    inline = not (config.instances or server.instances) or instances == 1
+    automatic = all(placed.instances == 0 for placed in opened.engines)
+    inline = automatic or sum(placed.instances for placed in opened.engines) == 1
     # A script waits, so it never runs on the loop.
     inline = inline and model is not None and _is_quick(engine, model, max_batch_size, server.inline_run_limit_us / 1e6)
+    opened = replace(opened, engines=tuple(_counted(placed, inline=inline) for placed in opened.engines))
     seconds = time.monotonic() - start
-    instances = 1 if inline else instances
     return LoadedModel(
-        source, engine, signature, max_batch_size, batch.reason, labels, warmup, instances, inline, seconds
+        source, opened, signature, max_batch_size, batch.reason, labels, warmup, inline, seconds, awaits_engine
     )
 
 
-def warm_up(context: ExecutionContext, signature: Signature, *, max_batch_size: int, runs: int) -> None:
-    """Runs made-up inputs, alone and as the largest batch, `runs` times each. Raises ExecutionError."""
-    dynamic = any(DYNAMIC in spec.shape[1:] for spec in signature.inputs)
-    for size in DYNAMIC_SIZES if dynamic else DYNAMIC_SIZES[:1]:
-        try:
-            for _ in range(runs):
-                for rows in {1, max(1, max_batch_size)}:
-                    context.run([sample_inputs(signature, rows=rows, dynamic_size=size)])
-            return
-        except ExecutionError as error:
-            failure = error
-    raise ExecutionError(
-        f"the warm-up with made-up inputs failed: {failure}."
-        " If real inputs differ from them, set warmup_runs = 0 in model.toml"
-    ) from failure
+def _counted(placed: PlacedEngine, *, inline: bool) -> PlacedEngine:
+    """The engine with its number of instances, where that was left open."""
+    # An engine that can spread a run over the cores can also run as many batches side by side.
+    suitable = 1 if inline else max(1, *placed.engine.thread_choices, 1)
+    return placed._replace(instances=placed.instances or suitable)
+
+
+def _open_model(model: OnnxModel, config: ModelConfig, server: ServerConfig, watch: Watch) -> OpenedModel:
+    """Opens what the instances of the model need. Raises EngineError, and leaves nothing open then."""
+    placement = place(config, server, look_at_machine(server.cuda_driver))
+    log.info("%s: backend %s, because %s", model.path, placement.backend, placement.reason)
+    engines: list[PlacedEngine] = []
+    facts = {"backend_reason": placement.reason}
+    try:
+        for gpu, instances in placement.instances.items():
+            engine = open_engine(
+                model,
+                backend=placement.backend,
+                device="cpu" if gpu is None else f"gpu:{gpu}",
+                onnxruntime=config.onnxruntime,
+                tensorrt=_tensorrt_options(config, server, instances or 1),
+                watch=watch,
+            )
+            engines.append(PlacedEngine(engine, instances))
+            facts |= engine.facts
+    except BaseException:
+        OpenedModel(tuple(engines), {}).close()
+        raise
+    return OpenedModel(tuple(engines), facts)
+
+
+def _tensorrt_options(config: ModelConfig, server: ServerConfig, instances: int) -> TensorRtOptions:
+    """How the engine is built: profiles follow from the batches. Raises ConfigError for code that is not allowed."""
+    check_allowed(config.tensorrt, server.tensorrt)
+    largest = config.max_batch_size or server.default_max_batch_size
+    preferred = max(config.batching.preferred_batch_sizes, default=0)
+    tensorrt = replace(config.tensorrt, max_batch_size=largest, preferred_batch_size=min(preferred, largest))
+    cache = CacheOptions(server.engine_cache, server.engine_cache_max_bytes, server.engine_cache_key)
+    return TensorRtOptions(tensorrt, cache, server.cuda_driver, instances)
+
+
+def _on_cpu(config: ModelConfig) -> ModelConfig:
+    return replace(config, backend="onnxruntime", device="cpu", instance_groups=())
+
+
+def _max_batch_size(engine: Engine, configured: int | None, server: ServerConfig) -> int:
+    """The configured size, or the server's; no more than the engine was built for."""
+    if engine.max_rows is None:
+        return configured or server.default_max_batch_size
+    if configured and configured > engine.max_rows:
+        raise ConfigError(
+            f"max_batch_size = {configured}, but the profiles of the TensorRT engine end at {engine.max_rows} rows;"
+            " give profiles that go as far, or none"
+        )
+    return configured or min(server.default_max_batch_size, engine.max_rows)
 
 
 def _is_quick(engine: Engine, model: OnnxModel, max_batch_size: int, limit_s: float) -> bool:

@@ -48,6 +48,21 @@ class Model(Protocol):
         ...
 
     @property
+    def placed(self) -> Mapping[str, int]:
+        """The number of instances by device; empty where there are none of its own."""
+        ...
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """How it is executed, in names and texts for those who ask."""
+        ...
+
+    @property
+    def awaits_engine(self) -> bool:
+        """Whether it serves only until its TensorRT engine is built."""
+        ...
+
+    @property
     def max_batch_size(self) -> int:
         """The most rows in a request; 0 where the model knows no rows."""
         ...

@@ -7,15 +7,17 @@ A version that is loaded again stays READY: what it was made of before serves un
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
 
+from trtserve_engines.errors import DeviceLostError, EngineNotBuiltError
+from trtserve_engines.tensorrt.step import Cancel, Step, Watch
 from trtserve_server.config import ServerConfig
 from trtserve_server.errors import ServerStopping
 from trtserve_server.models.assembly import Assembly, needed_by
-from trtserve_server.models.catalogue import STOPPING, UNLOADED, Entry as Entry, State as State
+from trtserve_server.models.catalogue import STOPPING, UNLOADED, Entry as Entry, State as State, serves
 from trtserve_server.models.ensemble import LoadedEnsemble, load_ensemble
 from trtserve_server.models.loader import LoadedModel, load_model
 from trtserve_server.models.memory import give_back_memory
@@ -23,6 +25,7 @@ from trtserve_server.models.model import Model
 from trtserve_server.models.repository import ModelVersion
 from trtserve_server.models.response_cache import ResponseCache
 from trtserve_server.models.served_model import ServedModel
+from trtserve_server.models.step_reporter import StepReporter
 from trtserve_server.scheduling.host import Host
 
 log = logging.getLogger(__name__)
@@ -47,10 +50,13 @@ class _Replacement:
 class Registry(Assembly):
     """The models by name and version. Belongs to the scheduling thread.
 
-    Loading runs in `loading`, freeing in `freeing`, so that it does not wait for what takes long to load.
+    Loading runs in `loading`, freeing in `freeing`, so that it does not wait for what takes long to load, and what
+    has to build an engine first in `building`, one after another: builds side by side spoil each other's timings.
     """
 
-    def __init__(self, config: ServerConfig, host: Host, loading: Executor, freeing: Executor) -> None:
+    def __init__(
+        self, config: ServerConfig, host: Host, loading: Executor, freeing: Executor, building: Executor
+    ) -> None:
         super().__init__(
             host.reactor, ResponseCache(config.response_cache_bytes) if config.response_cache_bytes else None
         )
@@ -58,6 +64,9 @@ class Registry(Assembly):
         self._host = host
         self._loading = loading
         self._freeing = freeing
+        self._building = building
+        self._cancel_builds = Cancel()
+        self._awaited: dict[Model, Cancel] = {}  # what serves until its engine is built, and what ends the build
         self._draining: set[Model] = set()
         self._ended: set[Model] = set()  # drained during the server's end, and not yet freed
         self._on_drained: Callable[[], None] | None = None
@@ -92,7 +101,7 @@ class Registry(Assembly):
         for version in [version for version, entry in versions.items() if not entry.wanted]:
             if version not in replacement.wanted:
                 del versions[version]
-        changed = [source for source in replacement.wanted.values() if not _serves(versions, source)]
+        changed = [source for source in replacement.wanted.values() if not serves(versions, source)]
         for source in changed:
             entry = versions.get(source.version)
             if entry is None or entry.state is not State.READY:
@@ -132,8 +141,10 @@ class Registry(Assembly):
         self._check_drained()
 
     def stop(self) -> None:
-        """Fails what still waits and ends the instances after what they run now."""
+        """Fails what still waits, ends builds, and the instances after what they run now."""
         self._stopping = True
+        for cancel in (self._cancel_builds, *self._awaited.values()):
+            cancel.set()
         for model in self._running():
             model.abort(ServerStopping("the server stopped before the request could run; send it elsewhere"))
             model.stop()
@@ -146,10 +157,59 @@ class Registry(Assembly):
     def _load(self, replacement: _Replacement, source: ModelVersion) -> None:
         """On a thread of `loading`."""
         try:
-            loaded: Loaded = load_ensemble(source) if source.config.ensemble else load_model(source, self._config)
+            loaded: Loaded = (
+                load_ensemble(source)
+                if source.config.ensemble
+                else load_model(source, self._config, Watch(may_build=False))
+            )
+        except EngineNotBuiltError as error:
+            log.info("%s/%s waits for its engine: %s", source.name, source.version, error)
+            self._building.submit(self._build, source, self._cancel_builds, partial(self._loaded, replacement, source))
+            return
         except Exception as error:
             loaded = error
         self._host.reactor.post(self._loaded, replacement, source, loaded)
+
+    def _build(self, source: ModelVersion, cancel: Cancel, then: Callable[[LoadedModel | Exception], None]) -> None:
+        """On a thread of `building`."""
+        steps = StepReporter(
+            f"{source.name}/{source.version}", partial(self._host.reactor.post, self.note_step, source)
+        )
+        try:
+            loaded: LoadedModel | Exception = load_model(source, self._config, Watch(steps.report, cancel))
+        except Exception as error:
+            loaded = error
+        self._host.reactor.post(then, loaded)
+
+    def _await_engine(self, entry: Entry, model: Model) -> None:
+        """The model serves until its engine is built, which then takes its place."""
+        cancel = self._awaited[model] = Cancel()
+        then = partial(self._engine_built, entry, model)
+        self._building.submit(self._build, entry.source, cancel, then)
+
+    def _engine_built(self, entry: Entry, model: Model, loaded: LoadedModel | Exception) -> None:
+        if isinstance(loaded, Exception):
+            self._engine_ready(entry, model, None, loaded)
+        else:
+            successor = ServedModel(loaded, self._host, self._cache)
+            successor.start(partial(self._engine_ready, entry, model, successor))
+
+    def _engine_ready(self, entry: Entry, model: Model, successor: ServedModel | None, error: Exception | None) -> None:
+        self._note_lost_device(entry.source, error)
+        was_awaited = self._awaited.pop(model, None) is not None and not self._stopping
+        if was_awaited and error is not None:
+            entry.step = Step(f"the CPU serves on, because its engine failed: {error}")
+            log.error("%s/%s: %s", entry.name, entry.version, entry.step)
+        elif not was_awaited and entry.model not in self._awaited:
+            entry.step = None
+        if not was_awaited or error is not None:
+            if successor is not None:
+                self._free(successor, lambda: None)
+            return
+        entry.model, entry.step = successor, None
+        log.info("%s/%s: its engine is ready and takes the place of the CPU", entry.name, entry.version)
+        self._changed()
+        self._drain(model, partial(self._free, model, lambda: None))
 
     def _loaded(self, replacement: _Replacement, source: ModelVersion, loaded: Loaded) -> None:
         if isinstance(loaded, Exception):
@@ -165,24 +225,33 @@ class Registry(Assembly):
     def _finish_loading(
         self, replacement: _Replacement, source: ModelVersion, model: Model | None, error: Exception | None
     ) -> None:
+        self._note_lost_device(source, error)
         if self._stopping:
             error = ServerStopping(STOPPING)
         entry = self._entries[source.name][source.version]
         if error is None:
             old, entry.model, entry.source = entry.model, model, source
+            entry.step = None
             self._set_state(entry, State.READY)
             log.info("%s/%s is ready", source.name, source.version)
+            if model is not None and model.awaits_engine:
+                self._await_engine(entry, model)
             if old is not None:
                 self._drain(old, partial(self._free, old, lambda: None))
         else:
             if model is not None:
                 self._free(model, lambda: None)
+            entry.step = None
             reason = str(error) or type(error).__name__
             replacement.failures.append(reason)
             self._fail(entry, source, reason)
         replacement.left -= 1
         if replacement.left == 0:
             self._settle(source.name, replacement)
+
+    def _note_lost_device(self, source: ModelVersion, error: Exception | None) -> None:
+        if isinstance(error, DeviceLostError):
+            self._host.on_device_lost(f"loading {source.name}/{source.version}: {error}")
 
     def _fail(self, entry: Entry, source: ModelVersion, reason: str) -> None:
         label = f"{source.name}/{source.version or '-'}"
@@ -246,6 +315,8 @@ class Registry(Assembly):
 
     def _drain(self, model: Model, then: Callable[[], None]) -> None:
         self._draining.add(model)
+        if cancel := self._awaited.pop(model, None):
+            cancel.set()
 
         def drained() -> None:
             self._draining.discard(model)
@@ -276,9 +347,3 @@ class Registry(Assembly):
 
     def _running(self) -> set[Model]:
         return {*self.models(), *self._draining}
-
-
-def _serves(versions: Mapping[str, Entry], source: ModelVersion) -> bool:
-    """Whether nothing is to be done: this very source serves, and nothing failed to take its place since."""
-    entry = versions.get(source.version)
-    return entry is not None and entry.state is State.READY and entry.source == source and not entry.reason

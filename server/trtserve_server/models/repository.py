@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from trtserve_engines.config import ConfigError
+from trtserve_engines.options import as_mapping, build, merged
 from trtserve_engines.script import ScriptConfig, parse_script
 from trtserve_server.config import ModelConfig, ServerConfig
 from trtserve_server.models.fingerprint import Fingerprint, fingerprint, folder_fingerprint
-from trtserve_server.options import as_mapping, build, merged
 from trtserve_server.pbtxt import read_pbtxt
 
 CONFIG_FILES = ("model.toml", "config.pbtxt")
@@ -199,6 +199,7 @@ def _config(
     defaults = {
         "batching": as_mapping(server.batching),
         "onnxruntime": as_mapping(server.onnxruntime),
+        "tensorrt": as_mapping(server.tensorrt),
         "run_timeout_s": server.run_timeout_s,
     }
     config = build(ModelConfig, merged(defaults, {"name": name}, values or {}), source)

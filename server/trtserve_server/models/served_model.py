@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from trtserve_engines.errors import SignatureError
+from trtserve_engines.shape_ranges import check_shapes
 from trtserve_engines.signature import DYNAMIC, Signature
 from trtserve_server.config import BatchConfig, LevelConfig, ModelConfig
 from trtserve_server.errors import InvalidRequest, RequestError
@@ -65,8 +66,24 @@ class ServedModel:
 
     @property
     def device(self) -> str:
-        """Where it executes."""
-        return self._engine.device
+        """Where it executes: "cpu", "gpu:0" or "gpu:0,1"."""
+        devices = list(self.placed)
+        return devices[0] + "".join(f",{device.removeprefix('gpu:')}" for device in devices[1:])
+
+    @property
+    def placed(self) -> Mapping[str, int]:
+        """The number of instances by device."""
+        return {placed.engine.device: placed.instances for placed in self._loaded.opened.engines}
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """How it is executed, in names and texts for those who ask."""
+        return self._loaded.opened.facts
+
+    @property
+    def awaits_engine(self) -> bool:
+        """Whether it serves only until the model's TensorRT engine is built."""
+        return self._loaded.awaits_engine
 
     @property
     def max_batch_size(self) -> int:
@@ -178,6 +195,7 @@ class ServedModel:
     def _check_signature(self, inputs: Mapping[str, np.ndarray]) -> None:
         try:
             self.signature.check(inputs, wire_name)
+            check_shapes(self._engine.shape_ranges, self.signature, inputs, batched=self.max_batch_size > 0)
         except SignatureError as error:
             raise InvalidRequest(f"model {self.name!r}: {error}{self._dimensions_hint(inputs)}") from None
 

@@ -1,4 +1,4 @@
-"""Warm-up requests that a model's configuration gives: their tensors, checked against the model, and their runs."""
+"""Warm-up: runs with made-up inputs, and the requests that a model's configuration gives, checked against the model."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from trtserve_engines.config import ConfigError
-from trtserve_engines.engine import ExecutionContext
-from trtserve_engines.errors import ExecutionError, SignatureError
+from trtserve_engines.engine import Engine, ExecutionContext
+from trtserve_engines.errors import DeviceLostError, ExecutionError, SignatureError
 from trtserve_engines.samples import sample_inputs
+from trtserve_engines.shape_ranges import example_inputs
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
 from trtserve_protos import dtypes
 from trtserve_protos.errors import ProtocolError
@@ -35,6 +36,32 @@ class WarmupRequest:
                 context.run([self.inputs])
         except ExecutionError as error:
             raise ExecutionError(f"the warm-up request {self.name!r} failed: {error}") from error
+
+
+def warm_up(context: ExecutionContext, engine: Engine, signature: Signature, *, max_batch_size: int, runs: int) -> None:
+    """Runs made-up inputs, alone and as the largest batch, `runs` times each: of one shape, or of each that the engine
+    was built for. Raises ExecutionError where none can be run.
+    """
+    done: set[int] = set()
+    failure: Exception | None = None
+    for rows in sorted({1, max(1, max_batch_size)}):
+        for inputs in example_inputs(signature, engine.shape_ranges, rows):
+            if rows in done and not engine.shape_ranges:
+                break
+            try:
+                for _ in range(runs):
+                    context.run([inputs])
+                done.add(rows)
+            except DeviceLostError:
+                raise
+            except (ExecutionError, SignatureError) as error:
+                failure = failure or error
+    wanted = 1 if engine.shape_ranges else len({1, max(1, max_batch_size)})
+    if len(done) < wanted:
+        raise ExecutionError(
+            f"the warm-up with made-up inputs failed: {failure}."
+            " If real inputs differ from them, set warmup_runs = 0 in model.toml"
+        ) from failure
 
 
 def warmup_requests(

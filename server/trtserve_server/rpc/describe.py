@@ -27,8 +27,11 @@ PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}
 """Triton's names of the backends."""
 
 
-def model_metadata(model: Model, versions: Sequence[str]) -> ModelMetadataResponse:
-    """Names, datatypes and shapes; how the model is served stands in the parameters."""
+def model_metadata(model: Model, versions: Sequence[str], building: str) -> ModelMetadataResponse:
+    """Names, datatypes and shapes; how the model is served stands in the parameters.
+
+    `building` says how far the engine is that is to take the model's place; "" where none is.
+    """
     response = oip.ModelMetadataResponse(
         name=model.name, versions=versions, platform=PLATFORMS.get(model.backend, model.backend)
     )
@@ -38,6 +41,10 @@ def model_metadata(model: Model, versions: Sequence[str]) -> ModelMetadataRespon
         response.outputs.add(name=spec.name, datatype=dtypes.from_numpy(spec.dtype).name, shape=spec.shape)
     response.parameters["backend"].string_param = model.backend
     response.parameters["device"].string_param = model.device
+    for name, text in model.facts.items():
+        response.parameters[name].string_param = text
+    if building:
+        response.parameters["building"].string_param = building
     response.parameters["instances"].int64_param = model.instances
     response.parameters["max_batch_size"].int64_param = model.max_batch_size
     response.parameters["batching_reason"].string_param = model.batching_reason
@@ -84,8 +91,10 @@ def _fill_steps(config: ModelConfig, steps: Sequence[StepConfig]) -> None:
 def _fill_execution(config: ModelConfig, model: Model, effective: EffectiveModelConfig) -> None:
     config.backend = model.backend
     config.default_model_filename = effective.filename
-    kind = "KIND_GPU" if model.device.startswith("gpu") else "KIND_CPU"
-    config.instance_group.add(name=f"{model.name}_0", count=effective.instances, kind=kind)
+    for number, (device, count) in enumerate(model.placed.items()):
+        kind, _, gpu = device.partition(":")
+        gpus = [int(gpu)] if gpu else []
+        config.instance_group.add(name=f"{model.name}_{number}", count=count, kind=f"KIND_{kind.upper()}", gpus=gpus)
     if model.max_batch_size:
         batching = effective.batching
         config.dynamic_batching.preferred_batch_size.extend(batching.preferred_batch_sizes)

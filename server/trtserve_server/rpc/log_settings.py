@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from trtserve_engines.options import nearest
 from trtserve_protos import oip
 from trtserve_server.config import LOG_FORMATS
 from trtserve_server.errors import InvalidRequest, NotSupported
 from trtserve_server.log_output import LogOutput
-from trtserve_server.options import nearest
 from trtserve_server.rpc.handlers import Context, MessageCall
 
 if TYPE_CHECKING:

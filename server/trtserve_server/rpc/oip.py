@@ -159,7 +159,8 @@ class OipService:
         """What a model takes and gives. Raises ModelNotFound or ModelNotReady."""
         model = self._registry.find(request.name, request.version)
         versions = [entry.version for entry in self._registry.entries() if entry.name == model.name and entry.model]
-        return describe.model_metadata(model, versions)
+        step = self._registry.entry(model.name, model.version).step
+        return describe.model_metadata(model, versions, str(step) if step else "")
 
     async def model_config(self, request: ModelConfigRequest, context: Context) -> ModelConfigResponse:
         """The effective configuration in Triton's form. Raises ModelNotFound or ModelNotReady."""

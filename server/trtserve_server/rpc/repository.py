@@ -58,9 +58,7 @@ class RepositoryService:
         response = oip.RepositoryIndexResponse()
         for entry in self._registry.entries():
             if entry.state is State.READY or not request.ready:
-                response.models.add(
-                    name=entry.name, version=entry.version, state=entry.state.value, reason=entry.reason
-                )
+                response.models.add(name=entry.name, version=entry.version, state=entry.state.value, reason=entry.note)
         if self._control.on_request and not request.ready:
             known = {model.name for model in response.models}
             for name in await self._names_on_disk():

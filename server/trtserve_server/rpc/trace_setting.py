@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from trtserve_engines.config import ConfigError
+from trtserve_engines.options import nearest
 from trtserve_protos import oip
 from trtserve_server.errors import InvalidRequest, NotSupported
 from trtserve_server.models.registry import Registry
-from trtserve_server.options import nearest
 from trtserve_server.rpc.handlers import Context, MessageCall
 from trtserve_server.tracing import Tracer
 

@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from trtserve_engines.engine import BatchResult
-from trtserve_engines.errors import ExecutionError
+from trtserve_engines.errors import ExecutionError, SignatureError
 from trtserve_server.errors import (
     DeadlineExceeded,
     InferenceFailed,
+    InvalidRequest,
     ModelNotReady,
     Overloaded,
     RequestCancelled,
@@ -122,11 +123,10 @@ class Batcher:
         self, instance: Instance, batch: Batch, outcome: BatchResult | Exception, started: float, ended: float
     ) -> None:
         """Takes what an instance made of a batch, and the instance back."""
-        if self._watchdog.ended(instance) is None:
+        if not self._watchdog.ended(instance, batch, ended):
             instance.stop()  # it was given up meanwhile, and its requests with it
             return
-        self._end(instance, batch, ended - started)
-        self._pool.add(instance, ended)
+        self._end(instance, batch, ended - started, ended)
         if isinstance(outcome, BatchResult):
             self._pace.ran(batch.rows, started, ended, waiting=len(self._queue) > 0)
         if len(self._queue):
@@ -147,9 +147,7 @@ class Batcher:
     def instance_died(self, instance: Instance, error: BaseException) -> None:
         """Takes note of an instance whose thread has ended without being told to."""
         log.error("%s: %s died", self._name, instance.name, exc_info=error)
-        batch = self._watchdog.ended(instance)
-        self._pool.remove(instance)
-        self._lose(instance, batch, f"{type(error).__name__} ended the thread that ran it")
+        self._lose(instance, self._watchdog.drop(instance), f"{type(error).__name__} ended the thread that ran it")
 
     def drain(self, on_drained: Callable[[], None]) -> None:
         """Refuses new requests from now on; calls `on_drained` once every accepted one is completed."""
@@ -195,7 +193,7 @@ class Batcher:
         """The instance that runs a request at once, without the queue, where its caller is known to be alone."""
         if self._quiet is None or len(self._queue) or not self._quiet.is_alone(requests):
             return None
-        return self._pool.find()
+        return self._pool.find() if self._pool.idle else None
 
     def _leave(self, request: InferRequest, error: RequestError) -> None:
         if request.done:
@@ -265,7 +263,8 @@ class Batcher:
 
     def _decide(self, waiting: Waiting, now: float) -> Decision:
         latest = self._forecast.latest_start(waiting.expires, waiting.rows)
-        return decide(waiting.rows, waiting.oldest, latest, self._pool.idle, now, self._policy)
+        # An instance has been found: where none is idle, it can take a batch behind the one that it runs.
+        return decide(waiting.rows, waiting.oldest, latest, self._pool.idle, now, self._policy, spare=True)
 
     def _send(self, instance: Instance, decision: Dispatch, now: float, key: BatchKey | None = None) -> bool:
         """Cuts a batch and hands it over; False where all that it would have held was too late."""
@@ -280,14 +279,14 @@ class Batcher:
         return bool(requests)
 
     def _launch(self, instance: Instance, requests: Sequence[InferRequest], now: float, reason: str) -> None:
-        threads = self._pool.start(instance)
-        batch = Batch(requests, cut=now, idle_since=instance.idle_since, threads=threads)
+        idle_since = instance.idle_since if self._pool.idle else now
+        batch = Batch(requests, cut=now, idle_since=idle_since, threads=self._pool.start(instance))
         self._running += len(requests)
         if log.isEnabledFor(logging.DEBUG):
             log.debug(
                 "%s: %d rows of %d requests to %s (%s)%s; %d requests still wait",
                 self._name, batch.rows, len(requests), instance.name, reason,
-                f" with {threads} threads" if threads else "", len(self._queue),
+                f" with {batch.threads} threads" if batch.threads else "", len(self._queue),
             )  # fmt: skip
         self._watchdog.started(instance, batch, now)
         instance.run(batch)
@@ -305,30 +304,34 @@ class Batcher:
         if isinstance(outcome, BatchResult):
             problem = row_problem(batch, outcome.outputs, batched=self._options.batched)
             return InferenceFailed(f"model {self._name!r}: {problem}") if problem else None
+        if isinstance(outcome, SignatureError):  # what only the run can tell, such as values that are read as shapes
+            return InvalidRequest(f"model {self._name!r}: {outcome}")
         if isinstance(outcome, ExecutionError):
             log.warning("%s: a batch of %d rows failed: %s", self._name, batch.rows, outcome)
             return InferenceFailed(f"model {self._name!r}: {outcome}")
         log.error("%s: a batch of %d rows failed", self._name, batch.rows, exc_info=outcome)
         return InferenceFailed(f"model {self._name!r} failed with {type(outcome).__name__}; the log has the details")
 
-    def _overdue(self, instance: Instance, batch: Batch) -> None:
-        reason = f"a run of {batch.rows} rows did not end within run_timeout_s = {self._options.run_timeout_s:g}"
+    def _overdue(self, instance: Instance, batches: Sequence[Batch]) -> None:
+        reason = f"a run of {batches[0].rows} rows did not end within run_timeout_s = {self._options.run_timeout_s:g}"
         log.error("%s: %s hangs: %s", self._name, instance.name, reason)
-        self._lose(instance, batch, reason)
+        self._lose(instance, batches, reason)
 
-    def _lose(self, instance: Instance, batch: Batch | None, reason: str) -> None:
+    def _lose(self, instance: Instance, batches: Sequence[Batch], reason: str) -> None:
         """Fails what an instance was running, and has the instance replaced."""
-        if batch is not None:
-            self._end(instance, batch, self._reactor.now() - batch.cut)
+        now = self._reactor.now()
+        for batch in batches:
+            self._end(instance, batch, now - batch.cut, now)
             error = InferenceFailed(f"model {self._name!r}: {reason}")
-            self._statistics.record_failures(fail_batch(batch, error), error.reason, self._reactor.now())
+            self._statistics.record_failures(fail_batch(batch, error), error.reason, now)
+        self._pool.remove(instance)
         self.on_lost(instance, reason)
         self._check_drained()
 
-    def _end(self, instance: Instance, batch: Batch, seconds: float) -> None:
+    def _end(self, instance: Instance, batch: Batch, seconds: float, now: float) -> None:
         self._running -= len(batch.requests)
         self._budget.give(batch.size_bytes)
-        self._pool.end(instance, batch.threads, seconds)
+        self._pool.end(instance, batch.threads, seconds, now)
 
     def _check_drained(self) -> None:
         if self._on_drained and not len(self._queue) and not self._running:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from trtserve_engines.cores import usable_cores
 from trtserve_server.scheduling.budget import ByteBudget
 from trtserve_server.scheduling.device import Device
@@ -14,6 +16,8 @@ class Host:
     def __init__(self, reactor: Reactor, *, max_running: int = 0, max_inflight_bytes: int = 1 << 62) -> None:
         self.reactor = reactor
         self.budget = ByteBudget(max_inflight_bytes)
+        self.on_device_lost: Callable[[str], None] = lambda reason: None
+        """Called with the reason when a device cannot be used any more by this process."""
         self._max_running = max_running
         self._devices: dict[str, Device] = {}
 

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
-from typing import Protocol
+from typing import Protocol, cast
 
-from trtserve_engines.engine import BatchResult, ExecutionContext
+from trtserve_engines.engine import BatchResult, ExecutionContext, PipelinedContext
 from trtserve_server.scheduling.batch import Batch
 from trtserve_server.scheduling.device import Device
+from trtserve_server.scheduling.pipeline import run_pipelined
 from trtserve_server.scheduling.reactor import Reactor
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ class Instance(Protocol):
     device: Device
     idle_since: float
     """When it became free, on the reactor's clock; kept by the batcher."""
+    capacity: int
+    """Batches that it can hold; more than one where its context pipelines. Known once it has started."""
 
     def start(self) -> None:
         """Begins to live; `on_started` is called later, once."""
@@ -70,6 +73,7 @@ class ThreadInstance:
         self.name = name
         self.device = device
         self.idle_since = 0.0
+        self.capacity = 1
         self._create_context = create_context
         self._reactor = reactor
         self._on_started = on_started
@@ -105,9 +109,10 @@ class ThreadInstance:
         if context is None:
             return
         try:
-            while (batch := self._inbox.get()) is not None:
-                self._run(context, batch)
-                del batch  # the wait for the next one must not keep this one's tensors
+            if self.capacity > 1:
+                run_pipelined(cast(PipelinedContext, context), self._inbox, self._report, self._reactor.now)
+            else:
+                self._run_one_by_one(context)
         except BaseException as error:  # what ends the thread, such as SystemExit, must not leave requests unanswered
             self._reactor.post(self._on_died, self, error)
         context.close()
@@ -118,13 +123,20 @@ class ThreadInstance:
         except Exception as error:
             self._reactor.post(self._on_started, self, error)
             return None
+        depth = getattr(context, "depth", 1)
+        # One more than the context takes, so that the next is at hand as soon as it has taken one.
+        self.capacity = depth + 1 if depth > 1 else 1
         self._reactor.post(self._on_started, self, None)
         return context
 
-    def _run(self, context: ExecutionContext, batch: Batch) -> None:
-        start = self._reactor.now()
-        outcome = _outcome(context, batch)
-        self._reactor.post(self._on_finished, self, batch, outcome, start, self._reactor.now())
+    def _run_one_by_one(self, context: ExecutionContext) -> None:
+        while (batch := self._inbox.get()) is not None:
+            start = self._reactor.now()
+            self._report(batch, _outcome(context, batch), start, self._reactor.now())
+            del batch  # the wait for the next one must not keep this one's tensors
+
+    def _report(self, batch: Batch, outcome: Outcome, start: float, end: float) -> None:
+        self._reactor.post(self._on_finished, self, batch, outcome, start, end)
 
 
 class InlineInstance:
@@ -144,6 +156,7 @@ class InlineInstance:
         self.name = name
         self.device = device
         self.idle_since = 0.0
+        self.capacity = 1
         self._create_context = create_context
         self._reactor = reactor
         self._on_started = on_started

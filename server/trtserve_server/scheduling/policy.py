@@ -35,16 +35,19 @@ class WaitForWork(NamedTuple):
 Decision = Dispatch | WaitUntil | WaitForWork
 
 
-def decide(rows: int, oldest: float, latest_start: float, idle: int, now: float, policy: BatchPolicy) -> Decision:
+def decide(
+    rows: int, oldest: float, latest_start: float, idle: int, now: float, policy: BatchPolicy, *, spare: bool = False
+) -> Decision:
     """What to do with `rows` rows that may share a batch, the oldest of which arrived at time `oldest`.
 
     Work-conserving: while no instance is idle the pending batch grows; the delay holds only while one is, and not
-    beyond `latest_start`, when a run has to start for the most urgent deadline.
+    beyond `latest_start`, when a run has to start for the most urgent deadline. `spare` says that a busy instance can
+    take another batch behind its own; it gets full ones, which have nothing to gain by waiting.
     """
+    if rows and (idle or spare) and rows >= policy.max_rows:
+        return Dispatch(policy.max_rows, "full" if idle else "full, behind another")
     if rows == 0 or idle == 0:
         return WaitForWork()
-    if rows >= policy.max_rows:
-        return Dispatch(policy.max_rows, "full")
     preferred = max((size for size in policy.preferred_rows if size <= rows), default=0)
     if preferred:
         return Dispatch(preferred, "preferred size")

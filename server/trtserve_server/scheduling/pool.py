@@ -1,4 +1,8 @@
-"""The idle instances of one model, by device: gives one on the device where least runs, if it is the model's turn."""
+"""The instances of one model that can take a batch, by device: gives the one to be used next in the model's turn.
+
+An idle instance comes first. One whose context pipelines can take further batches while it runs one; it is given them
+only where nothing else is idle.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,18 @@ from trtserve_server.scheduling.instance import Instance
 class _Group:
     """What the model has on one device."""
 
-    __slots__ = ("device", "idle", "share")
+    __slots__ = ("busy", "device", "idle", "share")
 
     def __init__(self, device: Device, wake: Callable[[], None]) -> None:
         self.device = device
         self.share = Share(wake)
         self.idle: list[Instance] = []
+        self.busy: dict[Instance, int] = {}  # those that run something, and how many batches each holds
+
+    def spare(self) -> Instance | None:
+        """The busy instance that holds least and can take one more."""
+        free = [instance for instance, batches in self.busy.items() if batches < instance.capacity]
+        return min(free, key=self.busy.__getitem__, default=None)
 
 
 class Pool:
@@ -26,28 +36,33 @@ class Pool:
         self._wake = wake
         self._threads = threads
         self._groups: dict[Device, _Group] = {}
+        self._pipelined = False
         self.idle = 0
         """Instances that have nothing to run."""
 
     def add(self, instance: Instance, now: float) -> None:
-        """Takes an instance that is free."""
+        """Takes an instance that has nothing to run."""
         group = self._groups.get(instance.device)
         if group is None:
             group = self._groups[instance.device] = _Group(instance.device, self._wake)
+        self._pipelined = self._pipelined or instance.capacity > 1
         instance.idle_since = now
         group.idle.append(instance)
         self.idle += 1
 
     def remove(self, instance: Instance) -> None:
-        """Drops an instance that has nothing to run and will not come back."""
+        """Drops an instance that will not come back."""
         group = self._groups.get(instance.device)
-        if group is not None and instance in group.idle:
+        if group is None:
+            return
+        group.busy.pop(instance, None)
+        if instance in group.idle:
             group.idle.remove(instance)
             self.idle -= 1
 
     def find(self) -> Instance | None:
-        """The instance to be used next; None where none is free or it is another model's turn on every device."""
-        if not self.idle:
+        """The instance to be used next; None where none can take a batch or it is another model's turn."""
+        if not self.idle and not self._pipelined:
             return None
         groups: Sequence[_Group] = list(self._groups.values())
         if len(groups) > 1:
@@ -55,20 +70,32 @@ class Pool:
         for group in groups:
             if group.idle and group.device.may_run(group.share):
                 return group.idle[-1]
+        for group in groups if self._pipelined and not self.idle else ():
+            instance = group.spare()
+            if instance is not None and group.device.may_run(group.share):
+                return instance
         return None
 
     def start(self, instance: Instance) -> int:
-        """Takes out the instance that was found, to run a batch; the number of threads for it, 0 where it has none."""
+        """Counts in a batch for the instance that was found; the number of threads for it, 0 where it has none."""
         group = self._groups[instance.device]
-        group.idle.pop()
-        self.idle -= 1
+        batches = group.busy.get(instance, 0)
+        if batches == 0:
+            group.idle.pop()
+            self.idle -= 1
+        group.busy[instance] = batches + 1
         threads = group.device.threads(self._threads) if self._threads else 0
         group.device.start(group.share, threads)
         return threads
 
-    def end(self, instance: Instance, threads: int, seconds: float) -> None:
-        """Gives back what `start` took of the device, after a run of so many seconds."""
+    def end(self, instance: Instance, threads: int, seconds: float, now: float) -> None:
+        """Counts out a batch that took so many seconds; the instance is idle when it was the last."""
         group = self._groups[instance.device]
+        batches = group.busy.pop(instance, 0)
+        if batches > 1:
+            group.busy[instance] = batches - 1
+        elif batches == 1:
+            self.add(instance, now)
         group.device.end(group.share, threads, seconds)
 
     def settle(self) -> None:

@@ -49,10 +49,10 @@ static struct allocation take(struct allocation **list, Address address) {
     return found;
 }
 
-static struct allocation around(struct allocation *list, Address address, size_t size) {
+static struct allocation around(struct allocation **list, Address address, size_t size) {
     struct allocation found = {0};
     pthread_mutex_lock(&fake_lock);
-    for (struct allocation *each = list; each; each = each->next)
+    for (struct allocation *each = *list; each; each = each->next)
         if (each->address <= address && address + size <= each->address + each->size) found = *each;
     pthread_mutex_unlock(&fake_lock);
     return found;
@@ -84,7 +84,7 @@ static void release(struct allocation old) {
 }
 
 int fakeCudaOwner(Address address, size_t size) {
-    struct allocation found = around(device_memory, address, size);
+    struct allocation found = around(&device_memory, address, size);
     return found.size ? found.device->index : -1;
 }
 
@@ -160,7 +160,7 @@ Result cuMemHostGetDevicePointer_v2(Address *address, void *memory, unsigned fla
 
 Result cuIpcGetMemHandle(struct handle *handle, Address address) {
     DEVICE_CALL("cuIpcGetMemHandle");
-    struct allocation found = around(device_memory, address, 1);
+    struct allocation found = around(&device_memory, address, 1);
     if (!found.size || found.file < 0) return INVALID_VALUE;
     *handle = (struct handle){"fakeipc", getpid(), found.file, found.device->index, 0, found.size, ""};
     return OK;
@@ -184,7 +184,7 @@ Result cuIpcOpenMemHandle_v2(Address *out, struct handle handle, unsigned flags)
 
 Result cuIpcCloseMemHandle(Address address) {
     DEVICE_CALL("cuIpcCloseMemHandle");
-    struct allocation found = around(device_memory, address, 1);
+    struct allocation found = around(&device_memory, address, 1);
     if (!found.size || found.file >= 0) return INVALID_VALUE;
     found = take(&device_memory, found.address);
     munmap((void *)found.address, found.size);

@@ -111,6 +111,14 @@ def test_the_last_digits_may_differ_and_no_more(dtype, relative, batched):
     assert check_batchable(scripted(noisy(relative), dtype=dtype)).batched is batched
 
 
+@pytest.mark.parametrize(("relative", "batched"), [(3e-3, True), (0.2, False)])
+def test_a_gpu_may_take_other_kernels_for_other_batches(relative, batched):
+    engine = scripted(noisy(relative))
+    assert not check_batchable(engine).batched
+    engine.device = "gpu:0"
+    assert check_batchable(engine).batched is batched
+
+
 def test_whole_numbers_may_not_differ_at_all():
     calls = []
 

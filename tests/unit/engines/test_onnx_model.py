@@ -1,7 +1,9 @@
 """Reading ONNX files: signatures, what is refused and how, and the digest."""
 
+import hashlib
 import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -267,10 +269,11 @@ def test_digest_is_a_sha256(with_data):
 
 def test_digest_changes_with_every_byte_of_every_file(with_data):
     digests = {with_data.digest()}
-    files = [with_data.path, *with_data.external_files]
-    assert len(files) == 3
-    count = 0
-    for path in files:
+    assert with_data.file_sha256 == hashlib.sha256(with_data.path.read_bytes()).hexdigest()
+    digests.add(replace(with_data, file_sha256="0" * 64).digest())
+    assert len(with_data.external_files) == 2
+    count = 1
+    for path in with_data.external_files:
         data = path.read_bytes()
         for position in range(0, len(data), 41):
             path.write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
@@ -287,7 +290,23 @@ def test_digest_does_not_change_with_the_path(with_data, tmp_path):
 
 def test_digest_does_not_change_with_the_name_of_the_model(with_data, tmp_path):
     renamed = with_data.path.rename(tmp_path / "renamed.onnx")
-    assert read_onnx_model(renamed).digest() == replace(with_data, path=renamed).digest()
+    assert read_onnx_model(renamed).digest() == with_data.digest()
+
+
+def test_the_file_is_opened_once_and_external_data_for_the_digest_alone(with_data):
+    opened = []
+
+    def watch(event, arguments):
+        if event == "open" and watching:
+            opened.append(arguments[0])
+
+    watching = True
+    sys.addaudithook(watch)  # it cannot be taken away again
+    model = read_onnx_model(with_data.path)
+    assert opened == [str(with_data.path)]
+    model.digest()
+    watching = False
+    assert opened == [str(path) for path in (model.path, *model.external_files)]
 
 
 def test_digest_changes_when_a_boundary_between_files_moves(with_data, tmp_path):

@@ -119,7 +119,6 @@ def test_sizes_are_readable():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"cuda_driver": "nvidia"}, "cuda_driver = 'nvidia'; wanted is one of auto, pycuda, cuda-bindings"),
         ({"pipeline_depth": 0}, "pipeline_depth = 0; it must be at least 1"),
         ({"pipeline_depth": 5}, "pipeline_depth = 5; wanted is 1 to 4"),
         ({"wait_timeout_s": 0.0}, "wait_timeout_s = 0.0; it must be above 0"),

@@ -22,7 +22,7 @@ class Controlled:
         self.reactor = ManualReactor()
         executor = ImmediateExecutor()
         config = ServerConfig(model_repository=(str(folder),), model_control_mode=mode, **options)
-        self.registry = Registry(config, Host(self.reactor), executor, executor)
+        self.registry = Registry(config, Host(self.reactor), executor, executor, executor)
         self.control = ModelControl(config, self.registry, self.reactor, executor)
         self.ended = []
 

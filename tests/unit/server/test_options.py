@@ -5,9 +5,10 @@ import dataclasses
 import pytest
 
 from trtserve_engines.config import ConfigError
+from trtserve_engines.options import as_mapping, build, options_of
 from trtserve_server.cli import _parser, config_text, main, read_config
 from trtserve_server.config import ModelConfig, ServerConfig, parse_address
-from trtserve_server.options import as_mapping, build, from_environment, options_of, toml_text
+from trtserve_server.options import from_environment, toml_text
 
 
 def parse(*arguments, environment=()):

@@ -6,10 +6,10 @@ import pytest
 from google.protobuf import text_format
 
 from trtserve_engines.config import ConfigError
+from trtserve_engines.options import build
 from trtserve_protos import oip
 from trtserve_protos.pool import POOL
-from trtserve_server.config import ModelConfig
-from trtserve_server.options import build
+from trtserve_server.config import InstanceGroupConfig, ModelConfig
 from trtserve_server.pbtxt import values_from_json, values_from_message
 from trtserve_server.pbtxt_fields import HONOURED, IGNORED, REFUSED, decision, leaf_paths, table
 
@@ -102,7 +102,14 @@ HONOURED_VALUES = {
     "version_policy { latest { num_versions: 3 } }": ("versions", "latest:3"),
     "version_policy { all { } }": ("versions", "all"),
     "version_policy { specific { versions: [2, 5] } }": ("versions", "2,5"),
-    "instance_group [ { count: 2 kind: KIND_CPU }, { } ]": ("instances", 3),
+    "instance_group [ { count: 2 kind: KIND_CPU }, { } ]": (
+        "instance_groups",
+        (InstanceGroupConfig(2, "cpu"), InstanceGroupConfig(1)),
+    ),
+    "instance_group [ { kind: KIND_GPU }, { count: 3 gpus: [1, 0] } ]": (
+        "instance_groups",
+        (InstanceGroupConfig(1, "gpu"), InstanceGroupConfig(3, "gpu:1,0")),
+    ),
     'model_warmup [ { name: "a" count: 3 }, { } ]': ("warmup_runs", 4),
     'model_warmup { inputs { key: "x" value { dims: 1 zero_data: true } } }': ("warmup_runs", 0),
 }
@@ -140,7 +147,7 @@ def test_options_of_onnx_runtime_arrive(text, field, value):
         ('parameters { key: "intra_op_thread_count" value { string_value: "x" } }', ["'x'", "whole number"]),
         ('parameters { key: "intra_op_thread_count" value { string_value: "%s" } }' % ("9" * 5000), ["whole number"]),
         ("optimization { graph { level: 3 } }", ["level = 3", "-1, 0, 1, 2"]),
-        ("instance_group { kind: KIND_GPU }", ["GPU"]),
+        ("instance_group { kind: KIND_CPU gpus: [0] }", ["KIND_CPU with gpus [0]"]),
         ('platform: "pytorch_libtorch"', ["'pytorch_libtorch'"]),
         ("max_batch_size: -1", ["max_batch_size = -1"]),
         ("max_batch_size: 4 dynamic_batching { preferred_batch_size: 8 }", ["8", "max_batch_size = 4"]),

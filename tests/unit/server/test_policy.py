@@ -37,3 +37,18 @@ PREFERRED = BatchPolicy(8, max_delay_s=1.0, preferred_rows=(2, 4))
 )
 def test_decision(rows, oldest, latest, idle, now, policy, decision):
     assert decide(rows, oldest, latest, idle, now, policy) == decision
+
+
+@pytest.mark.parametrize(
+    ("rows", "idle", "decision"),
+    [
+        (8, 0, Dispatch(8, "full, behind another")),
+        (9, 0, Dispatch(8, "full, behind another")),
+        (7, 0, WaitForWork()),
+        (0, 0, WaitForWork()),
+        (8, 1, Dispatch(8, "full")),
+        (3, 1, Dispatch(3, "instance idle")),
+    ],
+)
+def test_a_busy_instance_that_can_take_more_gets_full_batches_only(rows, idle, decision):
+    assert decide(rows, 5.0, NEVER, idle, 5.0, AT_ONCE, spare=True) == decision

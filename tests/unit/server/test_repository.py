@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from trtserve_engines.config import ConfigError
-from trtserve_server.config import ServerConfig
+from trtserve_server.config import InstanceGroupConfig, ServerConfig
 from trtserve_server.models.repository import choose_versions, find_models
 
 
@@ -99,7 +99,7 @@ def test_config_pbtxt_is_read_by_our_names(repository, caplog):
         first, second = find(path)
     config = first.config
     assert (first.version, second.version) == ("1", "2")
-    assert (config.max_batch_size, config.instances) == (16, 2)
+    assert (config.max_batch_size, config.instance_groups) == (16, (InstanceGroupConfig(2, "cpu"),))
     assert [(tensor.name, tensor.datatype, tensor.dims) for tensor in config.inputs] == [("x", "FP32", (3, -1))]
     assert [(tensor.datatype, tensor.label_filename) for tensor in config.outputs] == [("BYTES", "l.txt")]
     assert config.batching.preferred_batch_sizes == (4, 8)

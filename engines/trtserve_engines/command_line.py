@@ -1,0 +1,32 @@
+"""A command line whose mistakes are answered in one line, with the nearest flag that is known."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any, NoReturn
+
+from trtserve_engines.options import nearest
+
+EXIT_USAGE = 2
+
+
+class CommandLine(argparse.ArgumentParser):
+    """Never guesses a shortened flag. A mistake ends the process with EXIT_USAGE."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(allow_abbrev=False, **keywords)
+
+    def parse_args(self, arguments: Any = None, namespace: Any = None) -> Any:
+        """The values of `arguments`; words and flags may be mixed."""
+        parsed, unknown = self.parse_known_intermixed_args(arguments, namespace)
+        if unknown:
+            name = unknown[0].partition("=")[0]
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            self.error(f"{name!r} is unknown{nearest(name, flags)}")
+        return parsed
+
+    def error(self, message: str) -> NoReturn:
+        """Says it and ends the process."""
+        print(f"{self.prog}: {message}", file=sys.stderr)
+        raise SystemExit(EXIT_USAGE)

@@ -1,0 +1,53 @@
+"""Lets an engine pass, or not, by what it gives on samples that its profiles take, against ONNX Runtime's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trtserve_engines.accuracy import AccuracyReport, OutputAccuracy, Tolerance, check, compare
+from trtserve_engines.config import OnnxRuntimeOptions
+from trtserve_engines.engine import Engine
+from trtserve_engines.onnx_model import OnnxModel
+from trtserve_engines.onnxruntime_engine import OnnxRuntimeEngine
+from trtserve_engines.signature import Signature
+from trtserve_engines.tensorrt.build_config import BuildConfig
+from trtserve_engines.tensorrt.gate_samples import gate_samples
+from trtserve_engines.tensorrt.profile_shapes import ProfileShapes
+
+
+def measure(model: OnnxModel, config: BuildConfig, tolerance: Tolerance, engine: Engine) -> AccuracyReport:
+    """How far the engine's outputs are from ONNX Runtime's on the model as it was given. Raises EngineError."""
+    samples = gate_samples(model.signature, config, tolerance)
+    reference = OnnxRuntimeEngine.load(model, OnnxRuntimeOptions())
+    try:
+        return compare(reference, engine, samples, made_up=not tolerance.accuracy_samples)
+    finally:
+        reference.close()
+
+
+def check_report(report: Mapping[str, Any], tolerance: Tolerance, precision: str) -> None:
+    """Raises AccuracyError where a report that was written down is beyond the tolerance of today."""
+    check(_read(report), tolerance, precision)
+
+
+def report_text(report: Mapping[str, Any] | None) -> list[str]:
+    """A report that was written down, for people; the gate may have been switched off."""
+    return str(_read(report)).splitlines() if report else ["accuracy was not measured"]
+
+
+def _read(report: Mapping[str, Any]) -> AccuracyReport:
+    outputs = tuple(OutputAccuracy(**output) for output in report["outputs"])
+    return AccuracyReport(outputs, report["samples"], report["made_up"])
+
+
+def tensor_table(signature: Signature, profiles: Sequence[ProfileShapes]) -> tuple[dict[str, Any], ...]:
+    """Inputs and outputs as plain values: name, type, shape, and each input's range in each profile."""
+    rows = []
+    for mode, specs in (("input", signature.inputs), ("output", signature.outputs)):
+        for spec in specs:
+            ranges = [str(shapes) for profile in profiles if (shapes := profile.range_of(spec.name)) is not None]
+            rows.append({"name": spec.name, "mode": mode, "type": str(spec.dtype), "shape": list(spec.shape)})
+            if ranges:
+                rows[-1]["profiles"] = ranges
+    return tuple(rows)
