@@ -196,7 +196,14 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
             raise ConfigError(f"{where} = {value!r}; wanted is a table of names")
         return {key: _convert(item, typing.get_args(kind)[1], f"{where}.{key}") for key, item in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return _as_float(value, where)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ConfigError(f"{where} = {value!r}; wanted is {kind.__name__}, given is {type(value).__name__}")
     return value
+
+
+def _as_float(value: int, where: str) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ConfigError(f"{where} is a number of {value.bit_length()} bits; wanted is one that fits 64") from None

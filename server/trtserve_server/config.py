@@ -27,6 +27,7 @@ from trtserve_server.gpu_config import (
     WHILE_BUILDING,
     InstanceGroupConfig as InstanceGroupConfig,
     check_batch_of_profile,
+    check_instances,
 )
 from trtserve_server.tensor_config import (
     RANDOM as RANDOM,
@@ -159,6 +160,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check_choices(self)
         check_at_least(self, 0, "instances", "warmup_runs", "run_timeout_s", "nan_check_interval")
+        check_instances(self.instances, self.instance_groups)
         if self.device:
             parse_device(self.device)
         if self.instance_groups and (self.instances or self.device):
@@ -304,6 +306,7 @@ class ServerConfig:
         check_at_least(self, 1, "max_message_bytes", "max_inflight_bytes")
         check_at_least(self, 0, "loop_stall_s", "shutdown_delay_s", "shutdown_quiet_s", "drain_timeout_s")
         check_at_least(self, 0, "inline_run_limit_us", "instances", "max_running", "run_timeout_s")
+        check_instances(self.instances)
         check_at_least(self, 0, "engine_cache_max_bytes", "response_cache_bytes")
         if self.max_message_bytes > MAX_MESSAGE_BYTES:
             raise ConfigError(f"max_message_bytes = {self.max_message_bytes}; gRPC ends at {MAX_MESSAGE_BYTES}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trtserve_engines.backend_choice import parse_device
@@ -9,6 +10,8 @@ from trtserve_engines.config import ConfigError, check_at_least, option
 from trtserve_engines.tensorrt.tensorrt_config import TensorRtConfig
 
 WHILE_BUILDING = ("wait", "serve-on-cpu")
+MAX_INSTANCES = 1024
+"""Of one model on a device: each is a thread, and making too many holds up everyone else."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,13 @@ class InstanceGroupConfig:
         check_at_least(self, 1, "count")
         if self.device:
             parse_device(self.device)
+
+
+def check_instances(instances: int, groups: Sequence[InstanceGroupConfig] = ()) -> None:
+    """Raises ConfigError where a model would have more instances than a server can make."""
+    total = instances + sum(group.count for group in groups)
+    if total > MAX_INSTANCES:
+        raise ConfigError(f"instances = {total}; a model may have at most {MAX_INSTANCES}")
 
 
 def check_batch_of_profile(tensorrt: TensorRtConfig) -> None:

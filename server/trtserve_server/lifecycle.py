@@ -26,10 +26,10 @@ EXIT_FORCED = 1
 EXIT_DEVICE_LOST = 3
 
 
-async def serve(config: ServerConfig, output: LogOutput, started: float) -> int:
+async def serve(config: ServerConfig, output: LogOutput, started: float) -> NoReturn:
     """Runs a server until a signal; `output` is the log's; `started` is when the process began (time.monotonic).
 
-    Returns the exit code, or ends the process itself where a model may still load or run.
+    Ends the process itself: a model may still load, warm up or run.
     """
     signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
     loop = asyncio.get_running_loop()
@@ -56,9 +56,8 @@ async def serve(config: ServerConfig, output: LogOutput, started: float) -> int:
     code = await _drain(app, config, signals)
     if lost.done():
         log.critical("stopped because a device was lost; only a new process can use it again")
-        _leave(EXIT_DEVICE_LOST)
-    lost.cancel()
-    return code
+        code = EXIT_DEVICE_LOST
+    _leave(code)
 
 
 def calm_garbage_collector() -> None:

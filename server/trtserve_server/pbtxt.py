@@ -38,6 +38,7 @@ BATCHING_REASON = "batching_reason"
 """The parameter that tells in an answer why a model is batched or not; read, it says nothing."""
 
 _COUNTS = ("intra_op_thread_count", "inter_op_thread_count")
+_MOST_DIGITS = 9  # what fits the 32 bits that ONNX Runtime has for them
 
 GRAPH_LEVELS = {-1: "basic", 0: "all", 1: "extended", 2: "disabled"}
 """What Triton's ONNX Runtime backend means by optimization.graph.level."""
@@ -252,9 +253,10 @@ def _onnxruntime(message: ModelConfigMessage) -> dict[str, Any]:
 
 
 def _parameter(name: str, text: str) -> int | bool | str:
-    if not text.isdecimal() or (name not in _COUNTS and text not in ("0", "1")):
-        wanted = "a whole number" if name in _COUNTS else "0 or 1"
-        raise ConfigError(f"parameters[{name!r}] = {text!r}; wanted is {wanted}")
+    fits = text.isdecimal() and len(text) <= _MOST_DIGITS if name in _COUNTS else text in ("0", "1")
+    if not fits:
+        wanted = f"a whole number of at most {_MOST_DIGITS} digits" if name in _COUNTS else "0 or 1"
+        raise ConfigError(f"parameters[{name!r}] = {text[:40]!r}; wanted is {wanted}")
     if name == "execution_mode":
         return EXECUTION_MODES[text]
     return int(text) if name in _COUNTS else text == "1"

@@ -314,6 +314,25 @@ def test_a_signal_during_the_start_ends_it_although_a_model_loads_for_ever(
     assert "Traceback" not in process.log
 
 
+def test_a_signal_ends_a_server_on_which_a_model_is_loaded_for_ever(
+    start: Start, gate: RemoteGate, connect: Connect, tmp_path: Path
+) -> None:
+    make_models.save(make_models.identity(), tmp_path / "m" / "1" / "model.onnx")
+    process = start(
+        f"--model-repository={tmp_path}",
+        "--model-control-mode=explicit",
+        module="tests.support.scripted_server",
+        environment={**gate.environment, "GATE_AT_LOAD": "yes"},
+    )
+    with ThreadPoolExecutor(1) as caller:
+        refusal = caller.submit(connect(process.url).error, "RepositoryModelLoad", model_name="m")
+        gate.wait()
+        process.signal()
+        assert process.wait() == 0
+        assert refusal.result().code() == UNAVAILABLE
+    assert "drained; stopped" in process.log
+
+
 def test_the_ports_can_be_listened_on_again_at_once(start: Start, connect: Connect, double: Path) -> None:
     first = start(double)
     assert connect(first.url).call("ServerReady").ready

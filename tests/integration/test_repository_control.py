@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import grpc
@@ -161,6 +162,7 @@ UNIMPLEMENTED = grpc.StatusCode.UNIMPLEMENTED
         (load_request("k", config="{"), INVALID, "not a ModelConfig in JSON"),
         (load_request("k", config='{"max_batch": 1}'), INVALID, "max_batch"),
         (load_request("k", config='{"max_batch_size": -1}'), INVALID, "max_batch_size = -1"),
+        (load_request("k", config='{"instance_group": [{"count": 2000000}]}'), INVALID, "at most 1024"),
         (load_request("k", config='{"name": "other"}'), INVALID, "'other'"),
         (load_request("k", config='{"backend": "python"}'), INVALID, "'python'"),
         (load_request("k", config='{"default_model_filename": "../../x.onnx"}'), INVALID, "inside the model's folder"),
@@ -177,6 +179,26 @@ def test_what_cannot_be_loaded_is_refused_with_the_reason(
     assert (error.code(), words in error.details()) == (code, True), error.details()
     load(explicit)
     assert factor(explicit) == 2
+
+
+class NoThread(Thread):
+    """What a thread is where the system gives no more of them."""
+
+    def start(self) -> None:
+        raise RuntimeError("can't start new thread")
+
+
+def test_a_model_that_gets_no_thread_says_so_and_can_be_loaded_later(
+    serve: Serve, connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, 2)
+    client = connect(serve(model_repository=(str(tmp_path),), model_control_mode="explicit", inline_run_limit_us=0))
+    with monkeypatch.context() as patch:
+        patch.setattr("trtserve_server.scheduling.instance.Thread", NoThread)
+        error = client.error("RepositoryModelLoad", load_request("k"))
+    assert (error.code(), "can't start new thread" in error.details()) == (grpc.StatusCode.FAILED_PRECONDITION, True)
+    load(client)
+    assert factor(client) == 2
 
 
 def test_unload_refuses_what_it_does_not_know(explicit: Client) -> None:

@@ -89,7 +89,10 @@ class ThreadInstance(_AnyInstance):
 
     def start(self) -> None:
         """See Instance."""
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # the system gives no more threads
+            self._reactor.soon(partial(self._on_started, self, error))
 
     def run(self, batch: Batch) -> None:
         """See Instance."""
@@ -101,7 +104,8 @@ class ThreadInstance(_AnyInstance):
 
     def join(self, timeout_s: float | None = None) -> bool:
         """See Instance."""
-        self._thread.join(timeout_s)
+        if self._thread.ident is not None:  # else it never started, and cannot be joined
+            self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def _main(self) -> None:

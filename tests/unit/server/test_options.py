@@ -100,6 +100,9 @@ def test_a_wrong_option_is_one_clear_line_and_exit_code_2(arguments, words, caps
         ("onnxruntime = 1", ["onnxruntime", "table"]),
         ("[onnxruntime]\nthreads = 1", ["onnxruntime", "'threads'"]),
         ("instances = \n", ["line 1"]),
+        ("instances = " + "9" * 5000, ["digits"]),
+        ("drain_timeout_s = 1" + "0" * 400, ["drain_timeout_s", "64"]),
+        ("model = " + "[" * 5000, ["nested too deeply"]),
     ],
 )
 def test_a_wrong_file_is_named_with_its_mistake(text, words, tmp_path):

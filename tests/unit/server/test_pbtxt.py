@@ -145,6 +145,7 @@ def test_options_of_onnx_runtime_arrive(text, field, value):
     [
         ('parameters { key: "execution_mode" value { string_value: "2" } }', ["'execution_mode'", "'2'", "0 or 1"]),
         ('parameters { key: "intra_op_thread_count" value { string_value: "x" } }', ["'x'", "whole number"]),
+        ('parameters { key: "intra_op_thread_count" value { string_value: "%s" } }' % ("9" * 5000), ["whole number"]),
         ("optimization { graph { level: 3 } }", ["level = 3", "-1, 0, 1, 2"]),
         ("instance_group { kind: KIND_CPU gpus: [0] }", ["KIND_CPU with gpus [0]"]),
         ('platform: "pytorch_libtorch"', ["'pytorch_libtorch'"]),
