@@ -92,7 +92,7 @@ class ThreadInstance(_AnyInstance):
         try:
             self._thread.start()
         except RuntimeError as error:  # the system gives no more threads
-            self._reactor.soon(partial(self._on_started, self, error))
+            self._reactor.soon(partial(self._reports.on_started, self, error))
 
     def run(self, batch: Batch) -> None:
         """See Instance."""
