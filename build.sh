@@ -58,7 +58,7 @@ generate() { # needs grpcio-tools, which nothing needs at run time
     $VENV/bin/python protos/generate.py
 }
 
-verb_setup() { ensure dev; say "Ready: $VENV/bin/trtserve, $VENV/bin/trtserve-client"; }
+verb_setup() { ensure dev; say "Ready: trtserve, trtserve-build, trtserve-client and trtserve-load in $VENV/bin"; }
 
 verb_protos() { ensure server,image; generate; }
 
@@ -85,9 +85,9 @@ verb_test() { # everything, or one kind
     interop) shift; REQUIRE_STOCK_CLIENTS=1 $VENV/bin/python -m pytest tests/interop "$@" ;;
     onnx-backend) shift; $VENV/bin/python -m pytest tests/onnx_backend "$@" ;;
     gpu) shift; $VENV/bin/python -m pytest tests/gpu "$@" ;;
-    unit | conformance | integration | soak) local kind=$1; shift; $VENV/bin/python -m pytest "tests/$kind" "$@" ;;
+    unit | conformance | integration | simulation | soak) local kind=$1; shift; $VENV/bin/python -m pytest "tests/$kind" "$@" ;;
     -*) $VENV/bin/python -m pytest tests --ignore=tests/gpu "$@" ;;
-    *) die "test $1 is unknown; known are unit, conformance, integration, interop, onnx-backend, soak, gpu" ;;
+    *) die "test $1 is unknown; known are unit, conformance, integration, simulation, interop, onnx-backend, soak, gpu" ;;
     esac
 }
 
@@ -127,14 +127,16 @@ verb_help() {
 usage: ./build.sh VERB [arguments]
 
   serve [ARGUMENTS]   set up, then start the server; on examples/models unless models are named
-  test [KIND] [...]   set up, then run all tests, or one kind: unit, conformance, integration, interop, onnx-backend, soak
+  test [KIND] [...]   set up, then run all tests but those for a GPU, or one kind: unit, conformance, integration,
+                      simulation, interop, onnx-backend, soak, gpu
   soak [SECONDS]      run the soak test for ten minutes, or so many seconds
   check               ruff, mypy (strict), import-linter
   format              let ruff fix and format the code
   setup               make .venv with everything that development needs
   protos              generate the protobuf artefacts again
   matrix              run the client's tests with the oldest and the newest supported packages
-  bench [NAME...]     measure; prints ratios to baselines of the same run; --write writes docs/benchmarks.md
+  bench [NAME...]     measure; prints ratios to baselines of the same run; --harness sends by trtserve-load's workers,
+                      --write does too and writes docs/benchmarks.*
   wheel               build a wheel into dist/
 TEXT
 }

@@ -26,7 +26,8 @@ OFFSET_PARAMETER = "shared_memory_offset"
 
 _FOLDER = "/dev/shm"
 _FLAGS = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-_ALIGNMENT = 64
+ALIGNMENT = 64
+"""Where places begin: at a multiple of so many bytes."""
 
 
 class SharedMemory:
@@ -80,7 +81,7 @@ class SharedMemory:
 
         It begins where any type may, at a multiple of 64 bytes.
         """
-        offset = -(-self._used // _ALIGNMENT) * _ALIGNMENT
+        offset = -(-self._used // ALIGNMENT) * ALIGNMENT
         if offset + byte_size > self.byte_size:
             raise InputError(
                 f"{byte_size} bytes wanted, {max(0, self.byte_size - offset)} of {self.byte_size} left in shared memory"

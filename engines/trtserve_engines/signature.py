@@ -95,5 +95,12 @@ class Signature:
         return bool(self.inputs) and all(spec.shape and spec.shape[0] == DYNAMIC for spec in tensors)
 
 
+def shapes_agree(one: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether both can be said of one tensor: as many dimensions, of the same sizes where neither is DYNAMIC."""
+    return len(one) == len(other) and all(
+        size == wanted or DYNAMIC in (size, wanted) for size, wanted in zip(one, other, strict=True)
+    )
+
+
 def _names(specs: Sequence[TensorSpec]) -> str:
     return ", ".join(repr(spec.name) for spec in specs) or "none"

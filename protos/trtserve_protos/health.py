@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trtserve_protos.methods import Method, methods_of
-from trtserve_protos.pool import message_class
+from trtserve_protos.pool import classes_on_demand
 
 SERVICE = "grpc.health.v1.Health"
 
@@ -19,7 +19,4 @@ if TYPE_CHECKING:
         HealthListResponse as HealthListResponse,
     )
 else:
-    HealthCheckRequest = message_class("grpc.health.v1.HealthCheckRequest")
-    HealthCheckResponse = message_class("grpc.health.v1.HealthCheckResponse")
-    HealthListRequest = message_class("grpc.health.v1.HealthListRequest")
-    HealthListResponse = message_class("grpc.health.v1.HealthListResponse")
+    __getattr__ = classes_on_demand(globals(), "grpc.health.v1")

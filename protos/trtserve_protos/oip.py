@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trtserve_protos.methods import Method, methods_of
-from trtserve_protos.pool import POOL, message_class
+from trtserve_protos.pool import POOL, classes_on_demand
 
 SERVICE = "inference.GRPCInferenceService"
 
@@ -63,15 +63,7 @@ if TYPE_CHECKING:
         TraceSettingResponse as TraceSettingResponse,
     )
 else:
-
-    def __getattr__(name: str) -> Any:
-        """Makes a message class when it is first asked for, so that importing this module stays cheap."""
-        try:
-            cls = message_class(f"inference.{name}")
-        except KeyError:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-        globals()[name] = cls
-        return cls
+    __getattr__ = classes_on_demand(globals(), "inference")
 
 
 DATA_TYPE_NUMBERS: dict[str, int] = {

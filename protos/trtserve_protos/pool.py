@@ -6,6 +6,7 @@ of it: the descriptors are compiled at build time (protos/generate.py) and read 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,3 +40,20 @@ def message_class(full_name: str) -> Any:
     Typed as Any because protobuf makes classes at run time; the dialect modules give them their generated types.
     """
     return message_factory.GetMessageClass(POOL.FindMessageTypeByName(full_name))
+
+
+def classes_on_demand(module: dict[str, Any], package: str) -> Callable[[str], Any]:
+    """A `__getattr__` for the module with these globals, which makes a class of `package` when it is first asked for.
+
+    So importing such a module stays cheap, however many messages its protocol has.
+    """
+
+    def find(name: str) -> Any:
+        try:
+            cls = message_class(f"{package}.{name}")
+        except KeyError:
+            raise AttributeError(f"module {module['__name__']!r} has no attribute {name!r}") from None
+        module[name] = cls
+        return cls
+
+    return find

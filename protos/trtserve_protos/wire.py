@@ -58,7 +58,7 @@ def split_infer_request(message: Buffer) -> Parts:
 
 def parse_infer_request(header: bytes) -> ModelInferRequest:
     """The message whose header this is. Raises WireError."""
-    return _parse(oip.ModelInferRequest, header)
+    return parse(oip.ModelInferRequest, header)
 
 
 def encode_infer_request(header: ModelInferRequest, raw: Sequence[Buffer]) -> bytes:
@@ -69,7 +69,7 @@ def encode_infer_request(header: ModelInferRequest, raw: Sequence[Buffer]) -> by
 def decode_infer_response(message: Buffer) -> tuple[ModelInferResponse, list[memoryview]]:
     """The response without its raw tensors, and a view of each raw tensor. Raises WireError."""
     parts = _parts(message, RESPONSE_RAW_FIELD)
-    response = _parse(oip.ModelInferResponse, parts.header)
+    response = parse(oip.ModelInferResponse, parts.header)
     response.id = parts.id
     return response, parts.raw
 
@@ -97,7 +97,7 @@ def stream_response(pieces: Sequence[Buffer]) -> bytes:
 def decode_stream_response(message: bytes) -> tuple[str, Buffer]:
     """The error text ("" where there is none) and the bytes of the response inside a ModelStreamInferResponse."""
     header, _, responses = _split(message, _STREAM_RESPONSE_FIELD, _STREAM_RESPONSE_FIELD)
-    error = _parse(oip.ModelStreamInferResponse, header).error_message
+    error = parse(oip.ModelStreamInferResponse, header).error_message
     return error, _one(responses)
 
 
@@ -109,7 +109,7 @@ def encode_rows_request(options: InferRowsRequest, batch: bytes) -> bytes:
 def decode_rows_request(message: bytes) -> tuple[InferRowsRequest, Buffer]:
     """The options of an InferRowsRequest and the bytes of the ModelInferRequest inside. Raises WireError."""
     header, _, batches = _split(message, _ROWS_BATCH_FIELD, _ROWS_BATCH_FIELD)
-    return _parse(row_inference.InferRowsRequest, header), _one(batches)
+    return parse(row_inference.InferRowsRequest, header), _one(batches)
 
 
 def rows_response(first_row: int, row_count: int, pieces: Sequence[Buffer]) -> bytes:
@@ -121,7 +121,16 @@ def rows_response(first_row: int, row_count: int, pieces: Sequence[Buffer]) -> b
 def decode_rows_response(message: bytes) -> tuple[InferRowsResponse, Buffer]:
     """The row range of an InferRowsResponse and the bytes of the response inside. Raises WireError."""
     header, _, responses = _split(message, _ROWS_RESPONSE_FIELD, _ROWS_RESPONSE_FIELD)
-    return _parse(row_inference.InferRowsResponse, header), _one(responses)
+    return parse(row_inference.InferRowsResponse, header), _one(responses)
+
+
+def parse(cls: type[M], header: bytes) -> M:
+    """The message of this class whose bytes these are. Raises WireError."""
+    try:
+        message: M = cls.FromString(header)
+    except DecodeError as error:
+        raise WireError(f"the message is not a valid {cls.__name__}: {error}") from None
+    return message
 
 
 def join(header: bytes, field: int, entries: Sequence[Buffer]) -> list[Buffer]:
@@ -238,14 +247,6 @@ def _end_of_group(message: Buffer, position: int) -> int:
         else:
             position += _FIXED_SIZES[kind]
     return position
-
-
-def _parse(cls: type[M], header: bytes) -> M:
-    try:
-        message: M = cls.FromString(header)
-    except DecodeError as error:
-        raise WireError(f"the message is not a valid {cls.__name__}: {error}") from None
-    return message
 
 
 def _read_varint(view: Buffer, position: int) -> tuple[int, int]:

@@ -22,8 +22,9 @@ from trtserve_server.listening import listen
 from trtserve_server.log_output import LogOutput
 from trtserve_server.loop_watch import LoopWatch
 from trtserve_server.metrics import MetricsServer
+from trtserve_server.models.catalogue import State
 from trtserve_server.models.control import ModelControl
-from trtserve_server.models.registry import Registry, State
+from trtserve_server.models.registry import Registry
 from trtserve_server.rpc import gone_callers
 from trtserve_server.rpc.health import HealthService
 from trtserve_server.rpc.infer_codec import InferCodec

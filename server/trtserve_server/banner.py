@@ -11,7 +11,7 @@ from pathlib import Path
 from trtserve_server import __version__
 from trtserve_server.app import App
 from trtserve_server.config import UNIX_PREFIX, parse_address
-from trtserve_server.models.registry import Entry, State
+from trtserve_server.models.catalogue import Entry, State
 
 
 def banner(app: App, seconds: float) -> str:

@@ -116,6 +116,11 @@ class StepConfig:
         if not self.model:
             raise ConfigError("a step names no model; wanted is model = 'NAME'")
 
+    @property
+    def asked_version(self) -> str:
+        """The version as it is asked for; "" = the newest that serves."""
+        return str(self.version) if self.version else ""
+
 
 @dataclass(frozen=True)
 class ModelConfig:

@@ -157,7 +157,7 @@ def test_tensors_in_shared_memory(measure: Measure) -> None:
     for model in ("linear", "batches"):
         run = only_run(measure(model, *words))
         assert (run["answered"], run["errors"]) == (60, {})
-    assert [path for path in Path("/dev/shm").iterdir() if path.name.startswith(f"trtserve-load-{os.getpid()}-")] == []
+    assert [path for path in Path("/dev/shm").iterdir() if path.name.startswith(f"trtserve-{os.getpid()}-")] == []
 
 
 def test_a_trace_is_replayed_with_its_inputs_and_its_timing(

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 from tests.models import make_models as models
 from tests.simulation.fake_cuda import FakeCuda
-from tests.support.oip_client import Client, infer_request
+from tests.support.oip_client import Client, arrays_of, infer_request
 from tests.support.running_server import RunningServer
 from trtserve_engines.config import ConfigError, OnnxRuntimeOptions
 from trtserve_engines.onnx_model import read_onnx_model
@@ -146,6 +146,24 @@ def test_eight_instances_under_load_give_each_caller_its_own_rows(serving, tmp_p
     statistics = client.statistics("m")
     assert statistics.inference_count == sum(map(len, batches))
     assert statistics.execution_count < len(batches)
+
+
+def test_full_batches_are_staged_behind_the_one_that_runs(serving, cuda):
+    proto = models.linear(16, 8)
+    client = serving({"m": proto}, default_max_batch_size=4, instances=1)
+    server = client.server
+    batcher = server.app.registry.find("m").batcher
+    rows = RANDOM.standard_normal((13, 1, 16)).astype(np.float32)
+    with cuda.held():
+        futures = []
+        for number, row in enumerate(rows):
+            futures.append(client.future(infer_request("m", {"x": row}), timeout=WAIT_S))
+            server.wait_until(lambda taken=number + 1: batcher.running + batcher.waiting == taken)
+        # The first alone, as nothing ran; then full ones, as many as the instance takes; the rest may still grow.
+        assert (batcher.running, batcher.waiting) == (9, 4)
+    weights = np.random.default_rng(0).standard_normal((16, 8)).astype(np.float32)
+    for row, future in zip(rows, futures, strict=True):
+        np.testing.assert_allclose(arrays_of(future.result(WAIT_S))["y"], row @ weights, rtol=1e-4, atol=1e-4)
 
 
 def test_two_models_on_two_gpus_and_one_on_both(serving, tmp_path):

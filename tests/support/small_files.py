@@ -1,4 +1,4 @@
-"""A full disk for the length of a block: no file of this process, or of those that it starts, can grow beyond a size."""
+"""A full disk for the length of a block: no file of this process, or of those that it starts, grows beyond a size."""
 
 from __future__ import annotations
 

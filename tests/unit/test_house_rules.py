@@ -88,6 +88,7 @@ def test_test_files_have_unique_names():
         "trtserve_engines.errors",
         "trtserve_engines.cuda.errors",
         "trtserve_protos.errors",
+        "trtserve_client.errors",
         "trtserve_client.load.errors",
     ],
 )

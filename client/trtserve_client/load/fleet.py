@@ -19,6 +19,7 @@ from trtserve_client.load.jobs import Connection, Failed, Finished, Job, Plan, P
 
 _START_S = 60.0
 _WAIT_S = 0.1
+_AHEAD_S = 0.1
 
 OnProgress = Callable[[int, Progress], None]
 
@@ -40,11 +41,6 @@ class Fleet:
 
     def __len__(self) -> int:
         return len(self._workers)
-
-    @property
-    def pids(self) -> list[int]:
-        """The processes."""
-        return [worker.process.pid for worker in self._workers]
 
     def run(self, jobs: Sequence[Job], on_progress: OnProgress, stop: threading.Event) -> list[Finished]:
         """Has the first workers do a job each; `stop` ends them early. Raises WorkerError where one is lost."""
@@ -91,7 +87,6 @@ class _Worker:
 
     def __init__(self, number: int, plan: Plan) -> None:
         self.number = number
-        self._url = plan.connection.url
         # A file, not a pipe: a worker that writes much must not wait for a reader.
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it lives as long as the process
         ours, theirs = socket.socketpair()
@@ -148,6 +143,6 @@ class _Worker:
         return WorkerError(f"worker {self.number} (process {self.process.pid}) {how}; its last words: {last}")
 
 
-def monotonic_start(ahead_s: float = 0.1) -> float:
+def monotonic_start() -> float:
     """A time that all workers can still begin at together: the monotonic clock is one for all processes."""
-    return time.monotonic() + ahead_s
+    return time.monotonic() + _AHEAD_S

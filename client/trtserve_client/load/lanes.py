@@ -18,7 +18,7 @@ from trtserve_client.load.loads import Load, due_of, jobs_of, window_of, workers
 from trtserve_client.load.observer import Observer, listening_pid
 from trtserve_client.load.probe import Target, connection_of, find_target, first_answer, open_client
 from trtserve_client.load.results import Run
-from trtserve_client.load.shared_memory import SharedRegions
+from trtserve_client.load.shared_memory import shared_messages
 from trtserve_client.load.sources import Request, requests_from_config
 from trtserve_client.load.trace import Trace, read_trace
 from trtserve_client.messages import infer_request
@@ -94,8 +94,7 @@ class ServerLane:
         answer = first_answer(client, config, self.requests[0])
         messages: Sequence[bytes]
         if config.shared_memory:
-            regions = SharedRegions(connection, config.model, config.version, self.requests, answer)
-            messages = stack.enter_context(regions).messages
+            messages = stack.enter_context(shared_messages(client, config, self.requests, answer))
         else:
             messages = [infer_request(config.model, each, version=config.version) for each in self.requests]
         workers = workers_of(config, os.cpu_count() or 1)

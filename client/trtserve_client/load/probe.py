@@ -35,8 +35,8 @@ class Target:
     model: ModelMetadata
 
 
-def connection_of(config: LoadConfig, *, url: str = "", streams: int = 0) -> Connection:
-    """How to connect, by the configuration. Raises UsageError."""
+def connection_of(config: LoadConfig) -> Connection:
+    """How to connect, by the configuration; by no streams yet. Raises UsageError."""
     files = (config.root_certificates, config.private_key, config.certificate_chain)
     pairs = []
     for word in config.metadata:
@@ -50,7 +50,7 @@ def connection_of(config: LoadConfig, *, url: str = "", streams: int = 0) -> Con
         raise UsageError(str(error)) from None
     # Nothing is tried again: what fails under load is to be counted.
     options = ChannelOptions(max_attempts=1)
-    return Connection(url or config.url, tls, tuple(pairs), options, streams, config.timeout_s)
+    return Connection(config.url, tls, tuple(pairs), options, 0, config.timeout_s)
 
 
 def open_client(connection: Connection) -> Client:

@@ -1,13 +1,34 @@
-"""How many rows the inputs of a request have, and whether a model takes as many."""
+"""Whether the inputs of a request fit a model, and how many rows they have."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from trtserve_engines.engine import ShapeRanges
+from trtserve_engines.errors import SignatureError
+from trtserve_engines.shape_ranges import check_shapes
+from trtserve_engines.signature import Signature
 from trtserve_protos import dtypes
 from trtserve_server.errors import InvalidRequest
+
+
+def check_inputs(
+    name: str,
+    signature: Signature,
+    inputs: Mapping[str, np.ndarray],
+    *,
+    batched: bool,
+    ranges: Sequence[ShapeRanges] = (),
+) -> None:
+    """Raises InvalidRequest unless `inputs` are those of the signature, of shapes that one of `ranges` takes."""
+    try:
+        signature.check(inputs, wire_name)
+        check_shapes(ranges, signature, inputs, batched=batched)
+    except SignatureError as error:
+        hint = _dimensions_hint(signature, inputs, batched=batched)
+        raise InvalidRequest(f"model {name!r}: {error}{hint}") from None
 
 
 def request_rows(name: str, inputs: Mapping[str, np.ndarray], max_batch_size: int) -> int:
@@ -34,6 +55,17 @@ def batch_rows(name: str, inputs: Mapping[str, np.ndarray], max_batch_size: int,
 def wire_name(dtype: np.dtype) -> str:
     """The protocol's name of a numpy type."""
     return dtypes.from_numpy(dtype).name
+
+
+def _dimensions_hint(signature: Signature, inputs: Mapping[str, np.ndarray], *, batched: bool) -> str:
+    """What to do about an input that has too many or too few dimensions; "" where that is not what is wrong."""
+    specs = signature.input_by_name
+    for name, array in inputs.items():
+        if name in specs and len(array.shape) != len(specs[name].shape):
+            if batched:
+                return "; the first dimension counts rows: give it to every input, 1 for a single row, or to none"
+            return "; the model is not batched: send its inputs in the shape of the graph"
+    return ""
 
 
 def _rows(name: str, inputs: Mapping[str, np.ndarray]) -> int:

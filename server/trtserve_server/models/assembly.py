@@ -34,7 +34,7 @@ class _Waiting:
     @property
     def steps(self) -> list[tuple[str, str]]:
         """Name and version, "" for the newest, of each step's model."""
-        return [(step.model, str(step.version) if step.version else "") for step in self.loaded.graph.steps]
+        return [(step.model, step.asked_version) for step in self.loaded.graph.steps]
 
 
 class Assembly(Catalogue):

@@ -25,6 +25,7 @@ from trtserve_server.errors import (
     ServerStopping,
 )
 from trtserve_server.models.catalogue import STOPPING
+from trtserve_server.models.countdown import after
 from trtserve_server.models.poller import RepositoryPoller
 from trtserve_server.models.registry import Registry
 from trtserve_server.models.repository import Found, ModelVersion, check_files, find_model, model_names, scan
@@ -106,16 +107,10 @@ class ModelControl:
         self._enqueue(name, partial(self._unload, name), unloaded)
 
     def _unload_all(self, names: Collection[str], on_done: Done) -> None:
-        left = len(names)
-
-        def unloaded(error: RequestError | None) -> None:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                on_done(None)  # one that is not there needs no unloading
-
+        ended = after(len(names), partial(on_done, None))
         for name in names:
-            self._enqueue(name, partial(self._unload, name), unloaded)
+            # Without a look at the error: one that is not there needs no unloading.
+            self._enqueue(name, partial(self._unload, name), lambda error: ended())
 
     def names(self) -> list[str]:
         """The models that could be loaded: all on disk. From any thread, blocking. Raises ConfigError."""

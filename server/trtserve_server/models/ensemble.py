@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from trtserve_engines.config import ConfigError
-from trtserve_engines.errors import SignatureError
 from trtserve_engines.signature import Signature
 from trtserve_server.config import ModelConfig
-from trtserve_server.errors import InvalidRequest, RequestCancelled, RequestError, ServerStopping
-from trtserve_server.models.admission import batch_rows, request_rows, wire_name
+from trtserve_server.errors import RequestCancelled, RequestError, ServerStopping
+from trtserve_server.models.admission import batch_rows, check_inputs, request_rows
 from trtserve_server.models.effective import EffectiveConfig, completed_config
 from trtserve_server.models.ensemble_graph import Graph, batch_size_of, graph_of, signature_of
 from trtserve_server.models.ensemble_run import EnsembleRun, Find
@@ -109,7 +108,7 @@ class EnsembleModel:
         models = []
         for number, step in enumerate(self._graph.steps):
             try:
-                models.append(self._find(step.model, str(step.version) if step.version else ""))
+                models.append(self._find(step.model, step.asked_version))
             except RequestError as error:
                 raise ConfigError(f"{self._graph.shown(number)}: {error}") from None
         max_batch_size, reason = batch_size_of(self._graph, self.config, models)
@@ -127,12 +126,12 @@ class EnsembleModel:
 
     def check(self, inputs: Mapping[str, np.ndarray]) -> tuple[int, BatchKey]:
         """See Model."""
-        self._check_signature(inputs)
+        check_inputs(self.name, self.signature, inputs, batched=self.max_batch_size > 0)
         return (request_rows(self.name, inputs, self.max_batch_size) if self.max_batch_size else 1), ()
 
     def check_batch(self, inputs: Mapping[str, np.ndarray]) -> tuple[int, BatchKey]:
         """See Model."""
-        self._check_signature(inputs)
+        check_inputs(self.name, self.signature, inputs, batched=self.max_batch_size > 0)
         return batch_rows(self.name, inputs, self.max_batch_size, self.batching_reason), ()
 
     def submit(self, requests: Sequence[InferRequest]) -> None:
@@ -140,12 +139,6 @@ class EnsembleModel:
         now = self._now()
         for request in requests:
             self._begin(request, now)
-
-    def _check_signature(self, inputs: Mapping[str, np.ndarray]) -> None:
-        try:
-            self.signature.check(inputs, wire_name)
-        except SignatureError as error:
-            raise InvalidRequest(f"model {self.name!r}: {error}") from None
 
     def _begin(self, request: InferRequest, now: float) -> None:
         if self._cache is not None and self._cache.answer(request, now):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from trtserve_engines.config import ConfigError
-from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
+from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec, shapes_agree
 from trtserve_protos import dtypes
 from trtserve_server.config import ModelConfig, StepConfig, TensorConfig
 
@@ -132,7 +132,7 @@ class _Tensors:
         if known is None:
             self._specs[spec.name], self._sources[spec.name] = spec, source
             return
-        if known.dtype != spec.dtype or not _agree(known.shape, spec.shape):
+        if known.dtype != spec.dtype or not shapes_agree(known.shape, spec.shape):
             raise ConfigError(
                 f"tensor {spec.name!r}: {source} is {_shown(spec)}, {self._sources[spec.name]} is {_shown(known)}"
             )
@@ -206,12 +206,6 @@ def _configured(tensor: TensorConfig, max_batch_size: int) -> TensorSpec:
 def _full(dims: Sequence[int], max_batch_size: int) -> tuple[int, ...]:
     """Configured dims leave the batch dimension out."""
     return (DYNAMIC, *dims) if max_batch_size else tuple(dims)
-
-
-def _agree(one: Sequence[int], other: Sequence[int]) -> bool:
-    return len(one) == len(other) and all(
-        size == wanted or DYNAMIC in (size, wanted) for size, wanted in zip(one, other, strict=True)
-    )
 
 
 def _shown(spec: TensorSpec) -> str:

@@ -70,7 +70,7 @@ class EnsembleRun:
     def _launch(self, number: int) -> None:
         step = self._graph.steps[number]
         try:
-            model = self._find(step.model, str(step.version) if step.version else "")
+            model = self._find(step.model, step.asked_version)
             inputs = {name: self._tensors[tensor] for name, tensor in step.inputs.items()}
             request = self._step_request(inputs, partial(self._step_done, number))
             request.rows, request.batch_key = model.check(inputs)

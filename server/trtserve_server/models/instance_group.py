@@ -15,7 +15,7 @@ from trtserve_server.models.warmup import warm_up
 from trtserve_server.scheduling.batch import Batch
 from trtserve_server.scheduling.batcher import Batcher
 from trtserve_server.scheduling.host import Host
-from trtserve_server.scheduling.instance import InlineInstance, Instance, Outcome, ThreadInstance
+from trtserve_server.scheduling.instance import InlineInstance, Instance, Outcome, Reports, ThreadInstance
 from trtserve_server.statistics import NanCount
 
 log = logging.getLogger(__name__)
@@ -82,9 +82,7 @@ class InstanceGroup:
             self._host.device(engine.device),
             partial(self._create_context, engine),
             self._host.reactor,
-            on_started=self._started,
-            on_finished=self._finished,
-            on_died=self._batcher.instance_died,
+            Reports(self._started, self._finished, self._batcher.instance_died),
         )
         self._made += 1
         self._alive += 1

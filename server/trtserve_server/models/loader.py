@@ -27,7 +27,7 @@ from trtserve_engines.onnx_model import OnnxModel, read_onnx_model
 from trtserve_engines.open_engine import open_engine
 from trtserve_engines.samples import sample_inputs
 from trtserve_engines.script import ScriptConfig, engine_from_script
-from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
+from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec, shapes_agree
 from trtserve_engines.tensorrt.cache_options import CacheOptions
 from trtserve_engines.tensorrt.plugins import check_allowed
 from trtserve_engines.tensorrt.step import Watch
@@ -278,7 +278,7 @@ def _agreed(
         if tensor.datatype and tensor.datatype != datatype:
             raise ConfigError(f"{kind} {spec.name!r}: {tensor.datatype} is configured, the graph has {datatype}")
         shape = spec.shape[1:] if max_batch_size else spec.shape
-        if tensor.dims is not None and not _dims_agree(tensor.dims, shape):
+        if tensor.dims is not None and not shapes_agree(tensor.dims, shape):
             raise ConfigError(
                 f"{kind} {spec.name!r}: dims {list(tensor.dims)} are configured, the graph has {list(shape)}"
                 + (" behind its batch dimension" if max_batch_size else "")
@@ -293,12 +293,6 @@ def _narrowed(shape: Sequence[int], dims: Sequence[int]) -> tuple[int, ...]:
     first = len(shape) - len(dims)
     fixed = [dim if size == DYNAMIC else size for size, dim in zip(shape[first:], dims, strict=True)]
     return (*shape[:first], *fixed)
-
-
-def _dims_agree(dims: Sequence[int], shape: Sequence[int]) -> bool:
-    return len(dims) == len(shape) and all(
-        dim == size or DYNAMIC in (dim, size) for dim, size in zip(dims, shape, strict=True)
-    )
 
 
 def _config_folder(source: ModelVersion) -> Path:

@@ -1,4 +1,4 @@
-"""Loads and unloads models, and lets one take another's place: the only place where states change.
+"""Loads and unloads models, and lets one take another's place. Here states change; ensembles' also in `assembly`.
 
 LOADING → READY → UNLOADING → UNAVAILABLE or gone       LOADING → UNAVAILABLE, with the reason
 A version that is loaded again stays READY: what it was made of before serves until its successor is warm.
@@ -17,7 +17,8 @@ from trtserve_engines.tensorrt.step import Cancel, Step, Watch
 from trtserve_server.config import ServerConfig
 from trtserve_server.errors import ServerStopping
 from trtserve_server.models.assembly import Assembly, needed_by
-from trtserve_server.models.catalogue import STOPPING, UNLOADED, Entry as Entry, State as State, serves
+from trtserve_server.models.catalogue import STOPPING, UNLOADED, Entry, State, serves
+from trtserve_server.models.countdown import after
 from trtserve_server.models.ensemble import LoadedEnsemble, load_ensemble
 from trtserve_server.models.loader import LoadedModel, load_model
 from trtserve_server.models.memory import give_back_memory
@@ -76,18 +77,11 @@ class Registry(Assembly):
         by_name: dict[str, list[ModelVersion]] = {}
         for source in sources:
             by_name.setdefault(source.name, []).append(source)
-        left = len(by_name)
-
-        def replaced(_: Sequence[str]) -> None:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                on_loaded()
-
         if not by_name:
             on_loaded()
+        ended = after(len(by_name), on_loaded)
         for name, versions in by_name.items():
-            self.replace(name, versions, replaced)
+            self.replace(name, versions, lambda reasons: ended())
 
     def replace(self, name: str, sources: Iterable[ModelVersion], on_done: OnReplaced) -> None:
         """Makes exactly these versions of a model serve. To be called again for it only after `on_done`.
@@ -121,14 +115,11 @@ class Registry(Assembly):
         if name not in self._entries:
             raise self._unknown_model(name)
         entries = self.versions(name)
-        left = len(entries)
+        ended = after(len(entries), on_unloaded)
 
         def unloaded(entry: Entry) -> None:
-            nonlocal left
-            left -= 1
             self._set_state(entry, State.UNAVAILABLE, UNLOADED)
-            if left == 0:
-                on_unloaded()
+            ended()
 
         for entry in entries:
             self._unload(entry, UNLOADED, partial(unloaded, entry))

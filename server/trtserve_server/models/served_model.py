@@ -7,12 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from trtserve_engines.errors import SignatureError
-from trtserve_engines.shape_ranges import check_shapes
 from trtserve_engines.signature import DYNAMIC, Signature
 from trtserve_server.config import BatchConfig, LevelConfig, ModelConfig
-from trtserve_server.errors import InvalidRequest, RequestError
-from trtserve_server.models.admission import batch_rows, request_rows, wire_name
+from trtserve_server.errors import RequestError
+from trtserve_server.models.admission import batch_rows, check_inputs, request_rows
 from trtserve_server.models.effective import EffectiveConfig, effective_config
 from trtserve_server.models.instance_group import InstanceGroup, Ready
 from trtserve_server.models.loader import LoadedModel
@@ -130,14 +128,14 @@ class ServedModel:
 
     def check(self, inputs: Mapping[str, np.ndarray]) -> tuple[int, BatchKey]:
         """The rows of inputs that fit the model, and what they can share a batch by. Raises InvalidRequest."""
-        self._check_signature(inputs)
+        self._check_inputs(inputs)
         if not self.max_batch_size:
             return 1, ()
         return request_rows(self.name, inputs, self.max_batch_size), self._batch_key(inputs)
 
     def check_batch(self, inputs: Mapping[str, np.ndarray]) -> tuple[int, BatchKey]:
         """The same for a batch of any size, that will be cut into pieces. Raises InvalidRequest."""
-        self._check_signature(inputs)
+        self._check_inputs(inputs)
         rows = batch_rows(self.name, inputs, self.max_batch_size, self.batching_reason)
         return rows, self._batch_key(inputs)
 
@@ -182,22 +180,9 @@ class ServedModel:
         """Waits for the instances' end and frees the engine; False where one still runs. From any thread, blocking."""
         return self._instances.close(timeout_s)
 
-    def _dimensions_hint(self, inputs: Mapping[str, np.ndarray]) -> str:
-        """What to do about an input that has too many or too few dimensions; "" where that is not what is wrong."""
-        specs = self.signature.input_by_name
-        for name, array in inputs.items():
-            if name in specs and len(array.shape) != len(specs[name].shape):
-                if self.max_batch_size:
-                    return "; the first dimension counts rows: give it to every input, 1 for a single row, or to none"
-                return "; the model is not batched: send its inputs in the shape of the graph"
-        return ""
-
-    def _check_signature(self, inputs: Mapping[str, np.ndarray]) -> None:
-        try:
-            self.signature.check(inputs, wire_name)
-            check_shapes(self._engine.shape_ranges, self.signature, inputs, batched=self.max_batch_size > 0)
-        except SignatureError as error:
-            raise InvalidRequest(f"model {self.name!r}: {error}{self._dimensions_hint(inputs)}") from None
+    def _check_inputs(self, inputs: Mapping[str, np.ndarray]) -> None:
+        ranges = self._engine.shape_ranges
+        check_inputs(self.name, self.signature, inputs, batched=self.max_batch_size > 0, ranges=ranges)
 
     def _batch_key(self, inputs: Mapping[str, np.ndarray]) -> BatchKey:
         # Where only the rows can differ, all requests can share a batch.

@@ -18,6 +18,7 @@ from trtserve_protos import dtypes
 from trtserve_protos.errors import ProtocolError
 from trtserve_protos.tensors import array_from_raw
 from trtserve_server.config import RANDOM, ZERO, WarmupConfig, WarmupInput
+from trtserve_server.models.admission import wire_name
 from trtserve_server.models.repository import DATA_FOLDER
 
 
@@ -80,7 +81,7 @@ def _request(config: WarmupConfig, signature: Signature, max_batch_size: int, fo
     specs = signature.input_by_name
     try:
         inputs = {tensor.name: _array(tensor, specs.get(tensor.name), rows, folder) for tensor in config.inputs}
-        signature.check(inputs, lambda dtype: dtypes.from_numpy(dtype).name)
+        signature.check(inputs, wire_name)
     except (SignatureError, ProtocolError) as error:
         raise ConfigError(f"warmup {config.name!r}: {error}") from None
     return WarmupRequest(config.name, inputs, config.count)

@@ -10,6 +10,8 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 
+from trtserve_server.rpc.settle import settle
+
 Lane = deque["Place"]
 """Places whose answers go out in the order of their entries."""
 
@@ -97,7 +99,7 @@ class Answers:
                 await write(answer)
                 self.held -= 1
                 if self._wanted is not None:
-                    _finish(self._wanted)
+                    settle(self._wanted, None)
             if self._open or self.held:
                 self._awaited = self._loop.create_future()
                 await self._awaited
@@ -105,13 +107,8 @@ class Answers:
 
     def _wake(self) -> None:
         if self._awaited is not None:
-            _finish(self._awaited)
+            settle(self._awaited, None)
 
 
 def _nothing() -> None:
     pass
-
-
-def _finish(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

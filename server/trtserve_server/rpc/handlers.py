@@ -5,15 +5,14 @@ Messages arrive and leave as bytes, so that the hot ones can bypass protobuf and
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
 
-from trtserve_protos import timing
-from trtserve_protos.errors import WireError
+from trtserve_protos import timing, wire
 from trtserve_protos.methods import Method
 from trtserve_server.errors import NotSupported
 from trtserve_server.rpc.status import status_of, trailers_of
@@ -76,17 +75,18 @@ class _Service(grpc.GenericRpcHandler):
         return self._handlers.get(handler_call_details.method)
 
 
-def parse(method: Method, message: bytes) -> Any:
-    """The request message of `method`. Raises WireError."""
-    try:
-        return method.request_class.FromString(message)
-    except DecodeError as error:
-        raise WireError(f"the message is not a valid {method.request_name}: {error}") from None
+def deadline_of(context: Context, now: float) -> float:
+    """When the caller wants the answer, on the monotonic clock; infinity where it may take for ever.
+
+    For a call that lives long, to be asked once: what gRPC says is left follows the wall clock, which may be set.
+    """
+    left_s = context.time_remaining()
+    return math.inf if left_s is None else now + left_s
 
 
 def _parsed(method: Method, call: MessageCall) -> BytesCall:
     async def handle(message: bytes, context: Context) -> bytes:
-        response = await call(parse(method, message), context)
+        response = await call(wire.parse(method.request_class, message), context)
         serialized: bytes = response.SerializeToString()
         return serialized
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from trtserve_protos import health
+from trtserve_protos import health, wire
 from trtserve_protos.health import HealthCheckResponse
 from trtserve_server.errors import ModelNotFound
-from trtserve_server.rpc.handlers import Context, generic_handler, parse
+from trtserve_server.rpc.handlers import Context, generic_handler
 
 if TYPE_CHECKING:
     from trtserve_protos.health import HealthCheckRequest, HealthListRequest, HealthListResponse
@@ -64,7 +64,7 @@ class HealthService:
 
     async def watch(self, data: bytes, context: Context) -> None:
         """The status now and after every change, until the caller goes or the server stops."""
-        service = parse(health.METHODS["Watch"], data).service
+        service = wire.parse(health.HealthCheckRequest, data).service
         last = None
         while True:
             changed, ended = self._changed, self._ended

@@ -60,7 +60,7 @@ class InferCodec:
         self._generation = registry.generation
 
     def decode(
-        self, parts: wire.Parts, complete: Complete, now: float, time_left_s: float | None, size: int
+        self, parts: wire.Parts, complete: Complete, now: float, deadline: float, size: int
     ) -> tuple[InferPlan, InferRequest]:
         """The core's request, of a message of `size` bytes, and the plan that it follows.
 
@@ -74,7 +74,7 @@ class InferCodec:
             plan, arrays = self._make_plan(parts)
         else:
             arrays = plan.arrays(parts.raw)
-        return plan, self.request(plan, parts.id, arrays, complete, now, time_left_s, size)
+        return plan, self.request(plan, parts.id, arrays, complete, now, deadline, size)
 
     def request(
         self,
@@ -83,7 +83,7 @@ class InferCodec:
         arrays: dict[str, np.ndarray],
         complete: Complete,
         now: float,
-        time_left_s: float | None,
+        deadline: float,
         size: int,
     ) -> InferRequest:
         """The core's request for arrays that have been checked, which hold `size` bytes."""
@@ -91,7 +91,7 @@ class InferCodec:
             model = plan.model
             arrays = plan.in_memory(arrays)
             complete = self._tracer.traced((model.name, model.version), request_id, arrays, now, complete)
-        return plan.request(arrays, complete, now, time_left_s, size)
+        return plan.request(arrays, complete, now, deadline, size)
 
     def decode_batch(self, parts: wire.Parts) -> tuple[InferPlan, dict[str, np.ndarray], int]:
         """A plan for pieces of a batch of any size, the whole batch, and its rows. Raises as `decode` does."""

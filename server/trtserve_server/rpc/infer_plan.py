@@ -6,7 +6,6 @@ same bytes as header need only their tensors' sizes checked, and their answers o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -76,12 +75,12 @@ class InferPlan:
         outputs: Sequence[PlannedOutput],
         *,
         raw_form: bool,
-        priority: int = 0,
-        wait_limit_s: float = math.inf,
-        use_cache: bool = True,
-        extra_dimensions: int = 0,
-        parameters: Mapping[str, InferParameter] | None = None,
-        explain: bool = False,
+        priority: int,
+        wait_limit_s: float,
+        use_cache: bool,
+        extra_dimensions: int,
+        parameters: Mapping[str, InferParameter],
+        explain: bool,
     ) -> None:
         self.model = model
         self.inputs = inputs
@@ -94,7 +93,7 @@ class InferPlan:
         self.cached_outputs = tuple(name for name, _ in outputs) if use_cache else None
         self.wait_limit_s = wait_limit_s
         self.extra_dimensions = extra_dimensions
-        self.parameters = parameters or {}
+        self.parameters = parameters
         self.rows = 1
         self.batch_key: BatchKey = ()
         self._heads: dict[tuple[tuple[int, ...], ...], list[bytes]] = {}
@@ -119,14 +118,14 @@ class InferPlan:
         return arrays
 
     def request(
-        self, arrays: Mapping[str, np.ndarray], complete: Complete, now: float, time_left_s: float | None, size: int
+        self, arrays: Mapping[str, np.ndarray], complete: Complete, now: float, deadline: float, size: int
     ) -> InferRequest:
         """The core's request for arrays that have been checked, which hold a message of `size` bytes in memory."""
         request = InferRequest(
             arrays,
             complete,
             arrived=now,
-            deadline=math.inf if time_left_s is None else now + time_left_s,
+            deadline=deadline,
             priority=self.priority,
             wait_limit_s=self.wait_limit_s,
             size_bytes=size,

@@ -13,12 +13,14 @@ import grpc
 from trtserve_protos import oip, wire
 from trtserve_server import __version__
 from trtserve_server.errors import RequestError
-from trtserve_server.models.registry import Registry, State
+from trtserve_server.models.catalogue import State
+from trtserve_server.models.registry import Registry
 from trtserve_server.request import Outcome
 from trtserve_server.rpc import describe
-from trtserve_server.rpc.handlers import Context, MessageCall, generic_handler
+from trtserve_server.rpc.handlers import Context, MessageCall, deadline_of, generic_handler
 from trtserve_server.rpc.infer_codec import InferCodec
 from trtserve_server.rpc.intake import Intake
+from trtserve_server.rpc.settle import settle
 from trtserve_server.rpc.stream import InferStream
 
 if TYPE_CHECKING:
@@ -110,8 +112,9 @@ class OipService:
         with self._intake:
             future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
             parts = wire.split_infer_request(data)
+            now = monotonic()
             plan, request = self._codec.decode(
-                parts, partial(_set, future), monotonic(), context.time_remaining(), len(data)
+                parts, partial(settle, future), now, deadline_of(context, now), len(data)
             )
             plan.model.submit((request,))
             try:
@@ -178,8 +181,3 @@ class OipService:
                 if request.name in ("", model.name) and request.version in ("", model.version)
             ]
         )
-
-
-def _set(future: asyncio.Future[Outcome], outcome: Outcome) -> None:
-    if not future.done():
-        future.set_result(outcome)

@@ -14,6 +14,7 @@ from trtserve_server.models.control import Done, ModelControl
 from trtserve_server.models.registry import Registry
 from trtserve_server.pbtxt import values_from_json
 from trtserve_server.rpc.handlers import Context, MessageCall
+from trtserve_server.rpc.settle import settle
 
 if TYPE_CHECKING:
     from trtserve_protos.oip import (
@@ -50,7 +51,7 @@ class RepositoryService:
     def end(self) -> None:
         """Fails the calls that are under way: what they wait for may take longer than the server has left."""
         for future in self._under_way:
-            _set(future, ServerStopping(STOPPING))
+            settle(future, ServerStopping(STOPPING))
 
     async def repository_index(self, request: RepositoryIndexRequest, context: Context) -> RepositoryIndexResponse:
         """Every model with its state, and the reason where it does not serve; what could be loaded as well."""
@@ -93,17 +94,12 @@ class RepositoryService:
         future: asyncio.Future[RequestError | None] = asyncio.get_running_loop().create_future()
         self._under_way.add(future)
         try:
-            begin(lambda error: _set(future, error))
+            begin(lambda error: settle(future, error))
             error = await future
         finally:
             self._under_way.discard(future)
         if error is not None:
             raise error
-
-
-def _set(future: asyncio.Future[RequestError | None], error: RequestError | None) -> None:
-    if not future.done():
-        future.set_result(error)
 
 
 def _model_name(request: RepositoryModelLoadRequest | RepositoryModelUnloadRequest) -> tuple[str, bool]:

@@ -7,7 +7,6 @@ under way than the window holds (answers.py), so a slow reader holds the batch t
 from __future__ import annotations
 
 import asyncio
-import math
 from functools import partial
 from time import monotonic
 
@@ -17,7 +16,7 @@ from trtserve_protos import row_inference, timing, wire
 from trtserve_server.errors import InvalidRequest, RequestError
 from trtserve_server.request import InferRequest, Outcome
 from trtserve_server.rpc.answers import Answers, Lane, Place
-from trtserve_server.rpc.handlers import Context, generic_handler
+from trtserve_server.rpc.handlers import Context, deadline_of, generic_handler
 from trtserve_server.rpc.infer_codec import InferCodec
 from trtserve_server.rpc.intake import Intake
 
@@ -64,8 +63,7 @@ class RowCall:
         self._in_order = options.in_order
         self._in_flight: dict[Place, InferRequest] = {}
         self._explained = (timing.ASK, "true") in (context.invocation_metadata() or ())
-        left_s = context.time_remaining()
-        self._deadline = math.inf if left_s is None else monotonic() + left_s
+        self._deadline = deadline_of(context, monotonic())
 
     async def run(self) -> None:
         """Ends when all rows are written. Raises the RequestError of the first piece that fails."""
@@ -91,10 +89,9 @@ class RowCall:
     def _submit(self, first: int, count: int) -> None:
         piece = {name: array[first : first + count] for name, array in self._inputs.items()}
         place = self._answers.take(self._lane if self._in_order else None)
-        now = monotonic()
         complete = partial(self._answer, place, first, count)
         size = self._size_bytes * count // self._rows
-        request = self._codec.request(self._plan, self._id, piece, complete, now, self._deadline - now, size)
+        request = self._codec.request(self._plan, self._id, piece, complete, monotonic(), self._deadline, size)
         request.rows = count
         self._in_flight[place] = request
         self._model.submit((request,))

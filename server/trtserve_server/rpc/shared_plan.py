@@ -73,13 +73,13 @@ class SharedPlan(InferPlan):
         return read
 
     def request(
-        self, arrays: Mapping[str, Any], complete: Complete, now: float, time_left_s: float | None, size: int
+        self, arrays: Mapping[str, Any], complete: Complete, now: float, deadline: float, size: int
     ) -> InferRequest:
         """See InferPlan; inputs that could not be read when they were wanted make the outcome an error."""
         tensors = [array for array in arrays.values() if isinstance(array, SharedTensor)]
         if tensors:
             complete = partial(_complete, tensors, complete)
-        return super().request(arrays, complete, now, time_left_s, size)
+        return super().request(arrays, complete, now, deadline, size)
 
     def raw_response(self, response: InferResponse, request_id: str) -> list[Raw | np.ndarray]:
         """See InferPlan."""

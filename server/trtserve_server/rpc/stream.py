@@ -7,7 +7,6 @@ answers is not read from either.
 from __future__ import annotations
 
 import asyncio
-import math
 from time import monotonic
 
 import grpc.aio
@@ -18,7 +17,7 @@ from trtserve_server.models.model import Model
 from trtserve_server.request import InferRequest, Outcome
 from trtserve_server.rpc.answers import Answers, Lane, Place
 from trtserve_server.rpc.custom_parameters import FINAL_RESPONSE
-from trtserve_server.rpc.handlers import Context
+from trtserve_server.rpc.handlers import Context, deadline_of
 from trtserve_server.rpc.infer_codec import InferCodec
 from trtserve_server.rpc.infer_plan import InferPlan
 from trtserve_server.rpc.status import status_of
@@ -57,9 +56,7 @@ class InferStream:
         self._in_flight: set[_Flight] = set()
         self._reader: asyncio.Task[None] | None = None
         self._ended = False
-        # Once, on our clock: what gRPC says is left follows the wall clock, which may be set while the stream lives.
-        left_s = context.time_remaining()
-        self._deadline = math.inf if left_s is None else monotonic() + left_s
+        self._deadline = deadline_of(context, monotonic())
         metadata = dict(context.invocation_metadata() or ())
         self._errors_as_status = metadata.get(ERRORS_AS_STATUS) == "true"
         self._explained = metadata.get(timing.ASK) == "true"
@@ -122,9 +119,8 @@ class InferStream:
         try:
             parts = wire.split_infer_request(data)
             flight.id = parts.id
-            now = monotonic()
             flight.plan, flight.request = self._codec.decode(
-                parts, flight.complete, now, self._deadline - now, len(data)
+                parts, flight.complete, monotonic(), self._deadline, len(data)
             )
         except Exception as error:
             flight.place = self._answers.take(self._lane if self._ordered else None)

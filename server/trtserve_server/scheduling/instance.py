@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 from trtserve_engines.engine import BatchResult, ExecutionContext, PipelinedContext
 from trtserve_server.scheduling.batch import Batch
@@ -15,13 +14,24 @@ from trtserve_server.scheduling.device import Device
 from trtserve_server.scheduling.pipeline import run_pipelined
 from trtserve_server.scheduling.reactor import Reactor
 
-log = logging.getLogger(__name__)
-
 CreateContext = Callable[[], ExecutionContext]
 Started = Callable[["Instance", Exception | None], None]
 Outcome = BatchResult | Exception
 Finished = Callable[["Instance", Batch, Outcome, float, float], None]
 Died = Callable[["Instance", BaseException], None]
+
+
+class Reports(NamedTuple):
+    """Whom an instance tells, always on the reactor's thread.
+
+    `on_started(instance, error or None)` comes once, after the context is made and warmed up;
+    `on_finished(instance, batch, result or error, start, end)` after every batch, times on the reactor's clock;
+    `on_died(instance, error)` if a thread ends without being told to.
+    """
+
+    on_started: Started
+    on_finished: Finished
+    on_died: Died
 
 
 class Instance(Protocol):
@@ -51,24 +61,11 @@ class Instance(Protocol):
         ...
 
 
-class ThreadInstance:
-    """Runs batches on a thread of its own, which makes, uses and frees the execution context.
-
-    `on_started(instance, error or None)` is posted once, after the context is made and warmed up;
-    `on_finished(instance, batch, result or error, start, end)` after every batch, times on the reactor's clock;
-    `on_died(instance, error)` if the thread ends without being told to.
-    """
+class _AnyInstance:
+    """What instances of both kinds are made of."""
 
     def __init__(
-        self,
-        name: str,
-        device: Device,
-        create_context: CreateContext,
-        reactor: Reactor,
-        *,
-        on_started: Started,
-        on_finished: Finished,
-        on_died: Died,
+        self, name: str, device: Device, create_context: CreateContext, reactor: Reactor, reports: Reports
     ) -> None:
         self.name = name
         self.device = device
@@ -76,9 +73,16 @@ class ThreadInstance:
         self.capacity = 1
         self._create_context = create_context
         self._reactor = reactor
-        self._on_started = on_started
-        self._on_finished = on_finished
-        self._on_died = on_died
+        self._reports = reports
+
+
+class ThreadInstance(_AnyInstance):
+    """Runs batches on a thread of its own, which makes, uses and frees the execution context."""
+
+    def __init__(
+        self, name: str, device: Device, create_context: CreateContext, reactor: Reactor, reports: Reports
+    ) -> None:
+        super().__init__(name, device, create_context, reactor, reports)
         self._inbox: SimpleQueue[Batch | None] = SimpleQueue()
         # A daemon: a forced exit does not wait for a model that hangs.
         self._thread = Thread(target=self._main, name=name, daemon=True)
@@ -88,7 +92,7 @@ class ThreadInstance:
         try:
             self._thread.start()
         except RuntimeError as error:  # the system gives no more threads
-            self._reactor.soon(partial(self._on_started, self, error))
+            self._reactor.soon(partial(self._reports.on_started, self, error))
 
     def run(self, batch: Batch) -> None:
         """See Instance."""
@@ -114,19 +118,19 @@ class ThreadInstance:
             else:
                 self._run_one_by_one(context)
         except BaseException as error:  # what ends the thread, such as SystemExit, must not leave requests unanswered
-            self._reactor.post(self._on_died, self, error)
+            self._reactor.post(self._reports.on_died, self, error)
         context.close()
 
     def _open(self) -> ExecutionContext | None:
         try:
             context = self._create_context()
         except Exception as error:
-            self._reactor.post(self._on_started, self, error)
+            self._reactor.post(self._reports.on_started, self, error)
             return None
         depth = getattr(context, "depth", 1)
         # One more than the context takes, so that the next is at hand as soon as it has taken one.
         self.capacity = depth + 1 if depth > 1 else 1
-        self._reactor.post(self._on_started, self, None)
+        self._reactor.post(self._reports.on_started, self, None)
         return context
 
     def _run_one_by_one(self, context: ExecutionContext) -> None:
@@ -136,32 +140,13 @@ class ThreadInstance:
             del batch  # the wait for the next one must not keep this one's tensors
 
     def _report(self, batch: Batch, outcome: Outcome, start: float, end: float) -> None:
-        self._reactor.post(self._on_finished, self, batch, outcome, start, end)
+        self._reactor.post(self._reports.on_finished, self, batch, outcome, start, end)
 
 
-class InlineInstance:
+class InlineInstance(_AnyInstance):
     """Runs batches on the reactor's own thread: for models whose run takes less than the two changes of threads."""
 
-    def __init__(
-        self,
-        name: str,
-        device: Device,
-        create_context: CreateContext,
-        reactor: Reactor,
-        *,
-        on_started: Started,
-        on_finished: Finished,
-        on_died: Died,
-    ) -> None:
-        self.name = name
-        self.device = device
-        self.idle_since = 0.0
-        self.capacity = 1
-        self._create_context = create_context
-        self._reactor = reactor
-        self._on_started = on_started
-        self._on_finished = on_finished
-        self._context: ExecutionContext | None = None
+    _context: ExecutionContext | None = None
 
     def start(self) -> None:
         """See Instance."""
@@ -170,14 +155,14 @@ class InlineInstance:
             self._context = self._create_context()
         except Exception as failure:
             error = failure
-        self._reactor.soon(partial(self._on_started, self, error))
+        self._reactor.soon(partial(self._reports.on_started, self, error))
 
     def run(self, batch: Batch) -> None:
         """See Instance: the batch has run when this returns."""
         assert self._context is not None
         start = self._reactor.now()
         outcome = _outcome(self._context, batch)
-        self._on_finished(self, batch, outcome, start, self._reactor.now())
+        self._reports.on_finished(self, batch, outcome, start, self._reactor.now())
 
     def stop(self) -> None:
         """See Instance."""

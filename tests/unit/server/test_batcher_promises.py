@@ -27,6 +27,18 @@ def run_once(rig, value, seconds, **options):
     rig.reactor.run()
 
 
+def half_run():
+    """Six requests, one after another: three were run in 0.1 s each, one runs, two wait."""
+    rig = Rig(max_rows=1)
+    for value in range(6):
+        rig.submit(value)
+    rig.reactor.run()
+    for _ in range(3):
+        rig.reactor.advance(0.1)
+        rig.instances[0].finish()
+    return rig
+
+
 # ---- deadlines
 
 
@@ -63,13 +75,7 @@ def test_a_deadline_before_the_end_of_what_runs_is_refused_at_once():
 
 
 def test_a_deadline_that_the_queue_would_eat_is_refused_at_once():
-    rig = Rig(max_rows=1)
-    for value in range(6):
-        rig.submit(value)
-    rig.reactor.run()
-    for _ in range(3):
-        rig.reactor.advance(0.1)
-        rig.instances[0].finish()
+    rig = half_run()
     assert rig.batcher.waiting == 2
     rig.submit(10, deadline=rig.reactor.now() + 0.1)
     rig.submit(11, deadline=rig.reactor.now() + 60.0)
@@ -79,13 +85,7 @@ def test_a_deadline_that_the_queue_would_eat_is_refused_at_once():
 
 
 def test_a_more_urgent_request_is_not_refused_for_those_that_it_overtakes():
-    rig = Rig(max_rows=1)
-    for value in range(6):
-        rig.submit(value)
-    rig.reactor.run()
-    for _ in range(3):
-        rig.reactor.advance(0.1)
-        rig.instances[0].finish()
+    rig = half_run()
     rig.submit(10, deadline=rig.reactor.now() + 0.25)
     assert 10 not in rig.outcomes
     rig.reactor.advance(0.1)
@@ -95,13 +95,7 @@ def test_a_more_urgent_request_is_not_refused_for_those_that_it_overtakes():
 
 
 def test_a_timeout_shorter_than_the_wait_is_refused_at_once():
-    rig = Rig(max_rows=1)
-    for value in range(6):
-        rig.submit(value)
-    rig.reactor.run()
-    for _ in range(3):
-        rig.reactor.advance(0.1)
-        rig.instances[0].finish()
+    rig = half_run()
     rig.submit(10, wait_limit_s=0.05)
     assert rig.failed(10, DeadlineExceeded)
 

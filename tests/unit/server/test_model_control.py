@@ -10,8 +10,9 @@ from tests.support.manual_reactor import ManualReactor
 from trtserve_engines.config import ConfigError
 from trtserve_server.config import ServerConfig
 from trtserve_server.errors import InvalidRequest, LoadFailed, ModelControlOff, ModelNotFound, ServerStopping
+from trtserve_server.models.catalogue import State
 from trtserve_server.models.control import ModelControl
-from trtserve_server.models.registry import Registry, State
+from trtserve_server.models.registry import Registry
 from trtserve_server.scheduling.host import Host
 
 

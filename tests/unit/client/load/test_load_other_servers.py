@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from pathlib import Path
 
 import grpc
@@ -12,8 +13,7 @@ from trtserve_client import Client
 from trtserve_client.load.cli import main
 from trtserve_client.load.config import LoadConfig
 from trtserve_client.load.errors import RefusedError
-from trtserve_client.load.probe import connection_of
-from trtserve_client.load.shared_memory import SharedRegions
+from trtserve_client.load.shared_memory import shared_messages
 from trtserve_protos import oip
 
 QUICK = ("--concurrency", "2", "--count", "10", "--warmup-s", "0", "--workers", "1")
@@ -116,21 +116,21 @@ def test_tensors_in_shared_memory(server):
     requests = [{"x": np.full((1, 2), number, np.float32)} for number in (1, 2)]
     with Client(server.url) as client:
         answer = client.infer("echo", requests[0])
-    with SharedRegions(connection_of(config), "echo", "", requests, answer) as regions:
-        (region,) = registered
-        file = Path("/dev/shm", region.key.removeprefix("/"))
-        content = file.read_bytes()
-        assert len(content) == region.byte_size
-        places = []
-        for message, request in zip(regions.messages, requests, strict=True):
-            header = oip.ModelInferRequest.FromString(message)
-            assert not header.raw_input_contents
-            start, size = place(header.inputs[0], region.name)
-            assert content[start : start + size] == request["x"].tobytes()
-            places += [(start, size), place(header.outputs[0], region.name)]
-        assert [size for _, size in places] == [8] * 4
-        starts = sorted(start for start, _ in places)
-        assert all(after - before >= 8 for before, after in itertools.pairwise(starts))
+        with shared_messages(client, config, requests, answer) as messages:
+            (region,) = registered
+            file = Path("/dev/shm", region.key.removeprefix("/"))
+            content = file.read_bytes()
+            assert len(content) == region.byte_size
+            places = []
+            for message, request in zip(messages, requests, strict=True):
+                header = oip.ModelInferRequest.FromString(message)
+                assert not header.raw_input_contents
+                start, size = place(header.inputs[0], region.name)
+                assert content[start : start + size] == request["x"].tobytes()
+                places += [(start, size), place(header.outputs[0], region.name)]
+            assert [size for _, size in places] == [8] * 4
+            starts = sorted(start for start, _ in places)
+            assert all(after - before >= 8 for before, after in itertools.pairwise(starts))
     assert [each.name for each in unregistered] == [region.name]
     assert not file.exists()
 
@@ -145,10 +145,11 @@ def test_a_server_without_shared_memory_is_told_and_nothing_is_left(server):
     before = set(Path("/dev/shm").iterdir())
     config = LoadConfig(model="echo", url=server.url)
     with Client(server.url) as client:
-        answer = client.infer("echo", {"x": np.zeros((1, 2), np.float32)})
-    with (
-        pytest.raises(RefusedError, match="offers no shared memory"),
-        SharedRegions(connection_of(config), "echo", "", [{"x": np.zeros((1, 2), np.float32)}], answer),
-    ):
-        pass
-    assert {path for path in Path("/dev/shm").iterdir() if path.name.startswith("trtserve-load")} <= before
+        request = {"x": np.zeros((1, 2), np.float32)}
+        answer = client.infer("echo", request)
+        with (
+            pytest.raises(RefusedError, match="offers no shared memory"),
+            shared_messages(client, config, [request], answer),
+        ):
+            pass
+    assert {path for path in Path("/dev/shm").iterdir() if path.name.startswith(f"trtserve-{os.getpid()}-")} <= before
