@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the server said no, 2 wrong usage or input, 3 nothing answ
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -21,6 +22,7 @@ from trtserve_protos import timing
 
 _DEFAULT_URL = "127.0.0.1:8001"
 _TOP_OF_AN_IMAGE = 3
+_MAX_TIMEOUT_S = 1e9  # about thirty years; what is far beyond is not what gRPC can count
 Command = Callable[[Client, argparse.Namespace], int]
 
 DONE, REFUSED, MISUSED, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
@@ -191,10 +193,18 @@ def _add_connection(parser: argparse.ArgumentParser, url: str | None) -> None:
         url,
         help=f"host:port, grpcs://host:port or unix:/path (default $TRTSERVE_CLIENT_URL or {_DEFAULT_URL})",
     )
-    add("--timeout", 60.0, type=float, metavar="SECONDS", help="limit for each call (default 60)")
+    add("--timeout", 60.0, type=_seconds, metavar="SECONDS", help="limit for each call (default 60)")
     add("--json", False, action="store_true", help="print one JSON document")
     add("--metadata", [], action="append", metavar="NAME=VALUE", help="a header of every call, such as authorization")
     add("--tls", None, action="store_true", help="encrypt, and check the server by the usual root certificates")
     add("--root-certificates", None, metavar="FILE", help="encrypt, and check the server by these certificates")
     add("--private-key", None, metavar="FILE", help="the key of a client certificate")
     add("--certificate-chain", None, metavar="FILE", help="the client certificate")
+
+
+def _seconds(text: str) -> float:
+    """A limit that gRPC can count with."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) <= _MAX_TIMEOUT_S:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} given, more than 0 and at most {_MAX_TIMEOUT_S:.0f} seconds wanted")

@@ -18,10 +18,14 @@ from trtserve_server.models.memory import use_one_heap
 from trtserve_server.options import from_environment, toml_text
 
 CONFIG_VARIABLE = "TRTSERVE_CONFIG"
+EXIT_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the server until a signal and exits: 0 drained, 1 forced, 2 wrong use or configuration, 3 a GPU was lost."""
+    """Runs the server until a signal and exits.
+
+    0 drained, 1 forced, 2 wrong use or configuration, 3 a GPU was lost, 130 interrupted before it ran.
+    """
     started = time.monotonic()
     parsed = _parser().parse_args(arguments)
     try:
@@ -35,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ConfigError as error:
         print(f"trtserve: {error}", file=sys.stderr)
         raise SystemExit(EXIT_USAGE) from None
+    except KeyboardInterrupt:  # before the server itself takes signals
+        raise SystemExit(EXIT_INTERRUPTED) from None
 
 
 def read_config(parsed: argparse.Namespace, environment: Mapping[str, str]) -> ServerConfig:

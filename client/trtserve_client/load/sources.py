@@ -68,14 +68,18 @@ def _requests(config: LoadConfig, model: ModelMetadata) -> Iterator[Request]:
 def _generated(config: LoadConfig, model: ModelMetadata) -> Iterator[Request]:
     shapes, ranges = shapes_from_words(config.shape, model), ranges_from_words(config.range, model)
     for number in range(1 if config.data == "zeros" else config.requests):
-        yield generated_inputs(
-            model,
-            zeros=config.data == "zeros",
-            rows=config.rows,
-            shapes=shapes,
-            ranges=ranges,
-            seed=config.seed + number,
-        )
+        try:
+            request = generated_inputs(
+                model,
+                zeros=config.data == "zeros",
+                rows=config.rows,
+                shapes=shapes,
+                ranges=ranges,
+                seed=config.seed + number,
+            )
+        except MemoryError as error:
+            raise UsageError(f"inputs of --rows {config.rows} do not fit into memory: {error}") from None
+        yield request
 
 
 def _from_npy(path: Path, model: ModelMetadata) -> Iterable[Request]:

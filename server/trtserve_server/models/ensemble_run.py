@@ -5,6 +5,7 @@ Tensors pass from step to step as the arrays that they are; each step's request 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -44,20 +45,29 @@ class EnsembleRun:
         self._running: dict[int, tuple[Model, InferRequest]] = {}
         self._timings: list[BatchTiming] = []
         self._done = False
+        self._due: deque[int] = deque()
+        self._launching = False
 
     def start(self, now: float) -> None:
         """Begins every step that needs nothing but the request's own tensors."""
         self._now = now
-        for number in [number for number, missing in enumerate(self._missing) if not missing]:
-            self._launch(number)
+        self._due.extend(number for number, missing in enumerate(self._missing) if not missing)
+        self._launch_due()
 
     def fail(self, error: RequestError) -> None:
         """Ends the run with `error` and gives up the steps that are under way."""
         self._finish(error)
 
-    def _launch(self, number: int) -> None:
-        if self._done:
+    def _launch_due(self) -> None:
+        """Begins what is due, one after another: a step that is answered at once must not begin the next inside it."""
+        if self._launching:
             return
+        self._launching = True
+        while self._due and not self._done:
+            self._launch(self._due.popleft())
+        self._launching = False
+
+    def _launch(self, number: int) -> None:
         step = self._graph.steps[number]
         try:
             model = self._find(step.model, step.asked_version)
@@ -103,7 +113,8 @@ class EnsembleRun:
             if missing & made.keys():
                 missing.difference_update(made)
                 if not missing:
-                    self._launch(other)
+                    self._due.append(other)
+        self._launch_due()
 
     def _response(self) -> InferResponse:
         timings = self._timings

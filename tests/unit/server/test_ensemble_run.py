@@ -110,6 +110,17 @@ def test_models_that_answer_at_once_are_no_trouble() -> None:
     assert [len(model.requests) for model in running.models.values()] == [1, 1, 1]
 
 
+def test_a_long_chain_of_steps_that_are_answered_at_once_does_not_run_out_of_stack() -> None:
+    steps = 400
+    chain = [("a", {"x": f"t{step}"}, {"y": f"t{step + 1}"}) for step in range(steps)]
+    running = Running(*chain)
+    running.models["a"].at_once = True
+    running.run.start(0.0)
+    (outcome,) = running.outcomes
+    assert isinstance(outcome, InferResponse)
+    assert outcome.outputs[f"t{steps}"] is running.x
+
+
 def test_deadline_priority_and_limits_reach_every_step() -> None:
     running = Running(*CHAIN, deadline=9.0, priority=2, wait_limit_s=0.5)
     running.request.cached_outputs = None

@@ -153,6 +153,16 @@ def test_addresses(address, parts):
     assert parse_address(address, "a") == parts
 
 
+def test_ctrl_c_while_the_options_are_read_is_no_stack_trace(monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trtserve_server.cli.read_config", interrupted)
+    with pytest.raises(SystemExit) as exit:
+        main([])
+    assert exit.value.code == 130
+
+
 def test_help_names_every_option(capsys):
     with pytest.raises(SystemExit) as exit:
         main(["--help"])

@@ -70,6 +70,7 @@ def test_every_datatype_can_be_made_up(datatype):
         (TOKENS, {"shape": ("ids=2", "mask=2"), "range": ("ids=0:1.5",)}, ["whole numbers", "INT64"]),
         (IMAGE, {"range": ("image=0:256",)}, ["within 0 and 255"]),
         (model(("x", "FP32", (3,))), {"rows": 2}, ["--rows 2", "no dimension for rows"]),
+        (ROWS, {"rows": 10**15}, [f"--rows {10**15}", "do not fit into memory"]),
         (ROWS, {"data": "nowhere.npy"}, ["nowhere.npy", "No such file"]),
         (ROWS, {"data": "file.bin"}, ["file.bin", ".jsonl is wanted"]),
         (ROWS, {"data": "nowhere.npy", "range": ("x=0:1",)}, ["made-up data"]),
