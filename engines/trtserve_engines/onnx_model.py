@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, defs
 
 from trtserve_engines.errors import ModelFileError
+from trtserve_engines.regular_file import read_regular
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
 
 _CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
@@ -110,7 +111,7 @@ def _external_data_paths(path: Path, size: int, changed_ns: int) -> tuple[Path, 
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except FileNotFoundError:
         raise ModelFileError(f"{path} does not exist") from None
     except IsADirectoryError:

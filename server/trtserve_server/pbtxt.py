@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import json_format, text_format
 
 from trtserve_engines.config import ConfigError, OnnxRuntimeOptions
+from trtserve_engines.regular_file import read_regular
 from trtserve_protos import dtypes, oip
 from trtserve_protos.pool import POOL
 from trtserve_server.config import RANDOM, ZERO
@@ -54,7 +55,7 @@ _ONNX_BACKENDS = ("", "onnxruntime", "onnxruntime_onnx", "tensorrt", "tensorrt_p
 def read_pbtxt(path: Path) -> dict[str, Any]:
     """The values that the file sets, by ModelConfig's names. Raises ConfigError with the line of a mistake."""
     try:
-        text = path.read_text()
+        text = read_regular(path).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     message = oip.ModelConfig()
@@ -96,7 +97,7 @@ def values_from_message(message: ModelConfigMessage, source: str) -> dict[str, A
         values["outputs"] = [_tensor(tensor) | {"label_filename": tensor.label_filename} for tensor in message.output]
     if message.instance_group:
         values["instance_groups"] = [
-            {"count": max(1, group.count), "device": _group_device(group)} for group in message.instance_group
+            {"count": group.count or 1, "device": _group_device(group)} for group in message.instance_group
         ]
     if message.HasField("dynamic_batching"):
         values["batching"] = _batching(message)

@@ -25,6 +25,7 @@ from trtserve_engines.errors import (
 from trtserve_engines.look_at_machine import look_at_machine
 from trtserve_engines.onnx_model import OnnxModel, read_onnx_model
 from trtserve_engines.open_engine import open_engine
+from trtserve_engines.regular_file import read_regular
 from trtserve_engines.samples import sample_inputs
 from trtserve_engines.script import ScriptConfig, engine_from_script
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec, shapes_agree
@@ -314,7 +315,7 @@ def read_labels(source: ModelVersion) -> dict[str, Sequence[str]]:
         if tensor.label_filename:
             path = folder / tensor.label_filename
             try:
-                labels[tensor.name] = path.read_text().splitlines()
+                labels[tensor.name] = read_regular(path).decode().splitlines()
             except (OSError, UnicodeDecodeError) as error:
                 raise ConfigError(f"output {tensor.name!r}: label file {path} cannot be read: {error}") from error
     return labels

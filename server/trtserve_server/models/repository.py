@@ -14,6 +14,7 @@ from typing import Any
 
 from trtserve_engines.config import ConfigError
 from trtserve_engines.options import as_mapping, build, merged
+from trtserve_engines.regular_file import read_regular
 from trtserve_engines.script import ScriptConfig, parse_script
 from trtserve_server.config import ModelConfig, ServerConfig
 from trtserve_server.models.fingerprint import Fingerprint, fingerprint, folder_fingerprint
@@ -211,7 +212,7 @@ def _config(
 def read_toml(path: Path) -> dict[str, Any]:
     """The values of a TOML file. Raises ConfigError with the line of a mistake."""
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(read_regular(path).decode())
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     except ValueError as error:  # TOMLDecodeError, and what Python says of a number of thousands of digits

@@ -11,6 +11,7 @@ import numpy as np
 from trtserve_engines.config import ConfigError
 from trtserve_engines.engine import Engine, ExecutionContext
 from trtserve_engines.errors import DeviceLostError, ExecutionError, SignatureError
+from trtserve_engines.regular_file import read_regular
 from trtserve_engines.samples import sample_inputs
 from trtserve_engines.shape_ranges import example_inputs
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
@@ -102,6 +103,6 @@ def _array(tensor: WarmupInput, spec: TensorSpec | None, rows: tuple[int, ...], 
         return np.full(shape, b"", object) if datatype.numpy.kind == "O" else np.zeros(shape, datatype.numpy)
     path = folder / DATA_FOLDER / tensor.data
     try:
-        return array_from_raw(path.read_bytes(), datatype, shape)
+        return array_from_raw(read_regular(path), datatype, shape)
     except OSError as error:
         raise ConfigError(f"input {tensor.name!r}: {path} cannot be read: {error.strerror}") from error

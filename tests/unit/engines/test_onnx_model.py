@@ -190,6 +190,11 @@ def test_a_folder_in_the_models_place_is_refused(tmp_path):
     assert refused(tmp_path) == f"{tmp_path} is a folder; wanted is an ONNX file"
 
 
+def test_a_pipe_in_the_models_place_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "model.onnx")
+    assert "cannot be read: it is not a regular file" in refused(tmp_path / "model.onnx")
+
+
 def test_a_file_in_the_folders_place_is_refused(tmp_path):
     (tmp_path / "file").touch()
     assert "cannot be read: Not a directory" in refused(tmp_path / "file" / "model.onnx")

@@ -1,6 +1,8 @@
 """What is found on disk: layouts, versions, configurations, and what is wrong with them."""
 
 import logging
+import os
+from pathlib import Path
 
 import pytest
 
@@ -156,3 +158,11 @@ def test_a_repository_that_is_none_stops_the_start(tmp_path, kind):
         path.touch()
     with pytest.raises(ConfigError, match="model repository"):
         find(str(path))
+
+
+@pytest.mark.parametrize("name", ["model.toml", "config.pbtxt"])
+def test_a_pipe_in_a_configurations_place_is_refused_and_not_waited_for(repository, name):
+    path = repository(m__1__model_DOT_onnx="")
+    os.mkfifo(Path(path) / "m" / name)
+    (found,) = find(path)
+    assert "it is not a regular file" in found.problem
