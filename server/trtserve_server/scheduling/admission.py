@@ -10,7 +10,7 @@ def too_late(now: float, deadline: float, expires: float, wait_s: float, run_s: 
     """Why a request cannot be answered in time, "" where it can.
 
     The answer is due at `deadline`, the run has to start by `expires`; the wait for its turn is about `wait_s`, its
-    run takes at least `run_s`. All in seconds of one clock.
+    run takes `run_s`. All in seconds of one clock.
     """
     if deadline <= now:
         return "the deadline had passed before the request was queued"

@@ -38,7 +38,7 @@ class Forecast:
         return too_late(now, request.deadline, start_by, wait_s, run_s)
 
     def run_s(self, rows: int, now: float) -> float:
-        """The least that a run of `rows` rows takes; 0 where that is to be found out anew."""
+        """What a run of `rows` rows takes; 0 where that is to be found out anew."""
         if self._watchdog.oldest() is None and now - self._pace.last > _FRESH_S:
             return 0.0
         return self._pace.run_s(rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 _RUNS = 8
-"""Runs that are remembered of each size. The least counts, so that one slow run does not pass for the model's pace."""
+"""Runs that are remembered of each size. Their median counts, so that one slow run does not pass for the pace."""
 
 _MEMORY_RUNS = 4.0
 """The time per row is taken over about so many runs: instances that start together end together, with gaps between."""
@@ -16,7 +16,7 @@ class Pace:
 
     def __init__(self) -> None:
         self._runs: dict[int, deque[float]] = {}
-        self._least: dict[int, float] = {}
+        self._median: dict[int, float] = {}
         # Seconds with requests waiting, and the rows that were run in them; what is long past counts little.
         self._backlog_from: float | None = None
         self._backlog_s = 0.0
@@ -31,7 +31,7 @@ class Pace:
         if runs is None:
             runs = self._runs[size] = deque(maxlen=_RUNS)
         runs.append(ended - started)
-        self._least[size] = min(runs)
+        self._median[size] = sorted(runs)[len(runs) // 2]
         if self._backlog_from is not None:
             passed_s = max(0.0, ended - self._backlog_from)
             memory_s = _MEMORY_RUNS * (ended - started)
@@ -47,9 +47,9 @@ class Pace:
         return self._backlog_s / self._backlog_rows if self._backlog_rows else 0.0
 
     def run_s(self, rows: int) -> float:
-        """The least that a recent run of about `rows` rows took, or of fewer where none had as many."""
-        least = self._least
+        """What recent runs of about `rows` rows took, in the median, or of fewer where none had as many."""
+        median = self._median
         for size in range(rows.bit_length(), 0, -1):
-            if size in least:
-                return least[size]
+            if size in median:
+                return median[size]
         return 0.0

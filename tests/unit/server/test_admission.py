@@ -37,14 +37,14 @@ def test_the_margin_makes_waits_longer():
     assert MARGIN > 1
 
 
-def test_the_pace_of_a_run_is_the_least_of_recent_ones_of_its_size_or_of_smaller_ones():
+def test_the_pace_of_a_run_is_the_median_of_recent_ones_of_its_size_or_of_smaller_ones():
     pace = Pace()
     assert pace.run_s(4) == 0.0
     pace.ran(1, 0.0, 0.5, waiting=False)
     assert pace.run_s(1) == pace.run_s(100) == 0.5
     for seconds in (9.0, 2.0, 3.0):
         pace.ran(8, 0.0, seconds, waiting=False)
-    assert (pace.run_s(8), pace.run_s(15), pace.run_s(7), pace.run_s(1)) == (2.0, 2.0, 0.5, 0.5)
+    assert (pace.run_s(8), pace.run_s(15), pace.run_s(7), pace.run_s(1)) == (3.0, 3.0, 0.5, 0.5)
 
 
 def test_a_pace_that_changes_is_followed():
