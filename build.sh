@@ -79,16 +79,20 @@ verb_serve() {
 }
 
 verb_test() { # everything, or one kind
-    ensure dev
-    case "${1:-all}" in
-    all) shift $(($# > 0)); $VENV/bin/python -m pytest tests --ignore=tests/gpu "$@" ;;
-    interop) shift; REQUIRE_STOCK_CLIENTS=1 $VENV/bin/python -m pytest tests/interop "$@" ;;
-    onnx-backend) shift; $VENV/bin/python -m pytest tests/onnx_backend "$@" ;;
-    gpu) shift; $VENV/bin/python -m pytest tests/gpu "$@" ;;
-    unit | conformance | integration | simulation | soak) local kind=$1; shift; $VENV/bin/python -m pytest "tests/$kind" "$@" ;;
-    -*) $VENV/bin/python -m pytest tests --ignore=tests/gpu "$@" ;;
+    local kind=all
+    case "${1:--}" in
+    -*) ;;
+    all | unit | conformance | integration | simulation | interop | onnx-backend | soak | gpu) kind=$1; shift ;;
     *) die "test $1 is unknown; known are unit, conformance, integration, simulation, interop, onnx-backend, soak, gpu" ;;
     esac
+    ensure dev
+    case $kind in
+    all) set -- tests --ignore=tests/gpu "$@" ;;
+    interop) export REQUIRE_STOCK_CLIENTS=1; set -- tests/interop "$@" ;;
+    onnx-backend) set -- tests/onnx_backend "$@" ;;
+    *) set -- "tests/$kind" "$@" ;;
+    esac
+    $VENV/bin/python -m pytest "$@"
 }
 
 verb_soak() { # the soak test of the suite, for longer: ten minutes, or so many seconds

@@ -1,4 +1,4 @@
-"""Classifies one scan: python examples/digits/infer.py examples/digits/seven.png"""
+"""Prints the likeliest classes of one scan: python examples/digits/infer.py examples/digits/seven.png"""
 
 import sys
 
@@ -7,7 +7,8 @@ from PIL import Image
 
 from trtserve_client import Client
 
-image = np.asarray(Image.open(sys.argv[1]), np.float32)[None, None]
-with Client(*sys.argv[2:]) as client:
-    probabilities = client.infer("digits", {"image": image})["probabilities"][0]
-print(f"{probabilities.argmax()} with probability {probabilities.max():.4f}")
+scan, *url = sys.argv[1:] or ["examples/digits/seven.png"]
+image = np.asarray(Image.open(scan), np.float32)[None, None]
+with Client(*url) as client:
+    result = client.infer("digits", {"image": image}, outputs={"probabilities": {"classification": 3}})
+print(*(entry.decode() for entry in result["probabilities"][0]), sep="\n")

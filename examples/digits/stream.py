@@ -8,7 +8,7 @@ from PIL import Image
 
 from trtserve_client import Client
 
-files = Path(__file__).parent.glob("*.png")
+files = sorted(Path(__file__).parent.glob("*.png"))
 scans = {file.stem: np.asarray(Image.open(file), np.float32)[None, None] for file in files}
 with Client(*sys.argv[1:]) as client:
     for result in client.stream("digits", ((name, {"image": image}) for name, image in scans.items())):

@@ -1,7 +1,7 @@
 """Installs a wheel of this checkout with other versions of what it depends on, and runs the tests in each.
 
 `./build.sh matrix [NAME...]`. The client is installed alone with the oldest, the newest and tritonclient's packages;
-the server with the oldest of its own.
+the load harness and the server with the oldest of their own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,21 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 
-TEST_PACKAGES = ("pytest", "hypothesis", "pillow")
+TEST_PACKAGES = ("pytest", "hypothesis")
+LOAD_TESTS = "tests/unit/client/load"
+CLIENT_ALONE = "--confcutdir=tests/unit"
+"""Leaves out what the tests share, because that needs the server."""
+OLDEST_OF_THE_CLIENT = ("grpcio==1.62.0", "protobuf==4.25.0", "numpy==1.24.0", "pillow==10.0.0")
+OLDEST_OF_THE_HARNESS = (*OLDEST_OF_THE_CLIENT, "hdrhistogram==0.10.3", "hpack==4.0.0", "psutil==5.9.4")
+OLDEST_OF_THE_SERVER = (
+    *OLDEST_OF_THE_HARNESS,  # its tests measure it
+    "grpcio-reflection==1.62.0",
+    "ml_dtypes==0.4.0",
+    "onnx==1.16.0",
+    "onnxruntime==1.20.0",
+    "prometheus-client==0.20.0",
+    "uvloop==0.19.0",
+)
 
 
 class Environment(NamedTuple):
@@ -24,26 +38,17 @@ class Environment(NamedTuple):
 
     packages: tuple[str, ...]
     extras: str = ""
-    tests: tuple[str, ...] = ("tests/unit/client", "tests/unit/protos", "--confcutdir=tests/unit")
+    tests: tuple[str, ...] = ("tests/unit/client", "tests/unit/protos", f"--ignore={LOAD_TESTS}", CLIENT_ALONE)
 
 
 ENVIRONMENTS: dict[str, Environment] = {
-    "oldest": Environment(("grpcio==1.62.0", "protobuf==4.25.0", "numpy==1.24.0", "ml_dtypes")),
-    "newest": Environment(("grpcio", "protobuf", "numpy", "ml_dtypes")),
-    "tritonclient": Environment(("tritonclient[grpc]", "grpcio<1.68", "protobuf<7", "ml_dtypes")),
+    "oldest": Environment((*OLDEST_OF_THE_CLIENT, "ml_dtypes"), "[image]"),
+    "newest": Environment(("grpcio", "protobuf", "numpy", "ml_dtypes"), "[image]"),
+    "tritonclient": Environment(("tritonclient[grpc]", "grpcio<1.68", "protobuf<7", "ml_dtypes"), "[image]"),
+    "oldest-load": Environment(OLDEST_OF_THE_HARNESS, "[image,load]", (LOAD_TESTS, CLIENT_ALONE)),
     "oldest-server": Environment(
-        (
-            "grpcio==1.62.0",
-            "grpcio-reflection==1.62.0",
-            "ml_dtypes==0.4.0",
-            "numpy==1.26.0",
-            "onnx==1.16.0",
-            "onnxruntime==1.20.0",
-            "prometheus-client==0.20.0",
-            "protobuf==4.25.0",
-            "uvloop==0.19.0",
-        ),
-        "[server]",
+        OLDEST_OF_THE_SERVER,
+        "[server,image,load]",
         ("tests/unit/server", "tests/unit/engines", "tests/unit/protos", "tests/conformance", "tests/integration"),
     ),
 }
@@ -84,7 +89,7 @@ def passes(name: str, wheel: Path, folder: Path) -> bool:
     )
     print(f"== {name}: ", end="", flush=True)
     run(python, "-c", VERSIONS)
-    if not environment.extras:
+    if "server" not in environment.extras:
         run(python, "-c", NOTHING_OF_THE_SERVER)
     return subprocess.run([python, "-m", "pytest", "-q", *environment.tests], cwd=ROOT).returncode == 0
 
