@@ -129,6 +129,13 @@ def test_the_examples_are_served_as_they_lie_there(start: Start, connect: Connec
     assert {(model.name, model.state, model.reason) for model in index} >= {("digits", "READY", "")}
 
 
+def test_the_examples_serve_after_less_than_3_seconds_of_work(start: Start) -> None:
+    # Of the processor, which other tests on this machine do not change.
+    process = start("--model-repository", "examples/models")
+    assert "is ready after" in process.banner
+    assert process.cpu_seconds < 3
+
+
 def test_standard_output_has_the_banner_and_standard_error_the_log(start: Start, double: Path) -> None:
     process = start(double)
     assert "INFO" not in process.banner
