@@ -120,6 +120,8 @@ class ChannelOptions:
             "grpc.max_receive_message_length": self.max_receive_bytes,
             "grpc.keepalive_time_ms": self.keepalive_time_ms,
             "grpc.keepalive_timeout_ms": self.keepalive_timeout_ms,
+            # Without it recent versions of gRPC wait a minute for the answer to a ping, whatever is set above.
+            "grpc.http2.ping_timeout_ms": self.keepalive_timeout_ms,
             "grpc.keepalive_permit_without_calls": int(self.keepalive_without_calls),
             "grpc.http2.max_pings_without_data": 2,
             "grpc.initial_reconnect_backoff_ms": min(1_000, self.max_reconnect_backoff_ms),

@@ -149,6 +149,18 @@ def external_data_behind_a_link_to_another_folder(folder: Path) -> None:
     (folder / "1" / "link.bin").symlink_to("/etc/hostname")
 
 
+@case("bad/1/model.onnx", "'../../pipe'", "outside its folder", "not opened")
+def external_data_that_would_hold_up_whoever_opened_it(folder: Path) -> None:
+    os.mkfifo(folder.parent / "pipe")
+    with_external_data_at(folder, "../../pipe")
+
+
+@case("bad/1/model.onnx", "cannot be read", "check its permissions")
+def a_file_that_cannot_be_read(folder: Path) -> None:
+    # Not by its permissions, which do not hold for root: a process has no memory at address 0.
+    model_file(folder).symlink_to("/proc/self/mem")
+
+
 @case("bad/1/model.onnx", "is a folder", "wanted is an ONNX file")
 def a_folder_in_place_of_the_file(folder: Path) -> None:
     model_file(folder).mkdir()
