@@ -27,7 +27,7 @@ OLDEST_OF_THE_SERVER = (
     "grpcio-reflection==1.62.0",
     "ml_dtypes==0.4.0",
     "onnx==1.16.0",
-    "onnxruntime==1.20.0",
+    "onnxruntime==1.21.0",
     "prometheus-client==0.20.0",
     "uvloop==0.19.0",
 )

@@ -44,7 +44,7 @@ class BareLane:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="trtserve-load-"))
             self._folder = Path(folder)
             inputs = self._folder / "inputs.npz"
-            np.savez(inputs, allow_pickle=False, **_plain(self._request))
+            np.savez(inputs, **_plain(self._request))
             command = [sys.executable, "-m", _MODULE, self._config.model_file, str(inputs)]
             self._process = subprocess.Popen(
                 command,

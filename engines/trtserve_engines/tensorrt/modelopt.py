@@ -90,7 +90,7 @@ def _arguments(model: OnnxModel, config: BuildConfig, target: Path) -> list[str]
 
 def _write_samples(samples: list[Sample], folder: Path) -> None:
     for number, sample in enumerate(samples):
-        np.savez(folder / f"{number:06}.npz", allow_pickle=False, **sample)
+        np.savez(folder / f"{number:06}.npz", **sample)
 
 
 def _environment(ours: Mapping[str, str]) -> dict[str, str]:
