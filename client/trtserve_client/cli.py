@@ -71,6 +71,7 @@ def _model(client: Client, arguments: argparse.Namespace) -> int:
         "versions": model.versions,
         "state": state,
         "platform": model.platform,
+        "parameters": dict(model.parameters),
         "inputs": [vars(tensor) for tensor in model.inputs],
         "outputs": [vars(tensor) for tensor in model.outputs],
     }

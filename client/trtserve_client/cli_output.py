@@ -42,7 +42,12 @@ def model_text(model: ModelMetadata, state: str) -> str:
     """One model: what it is, what it takes and gives."""
     about = table(
         ("name", model.name),
-        [("versions", ", ".join(model.versions)), ("state", state), ("platform", model.platform)],
+        [
+            ("versions", ", ".join(model.versions)),
+            ("state", state),
+            ("platform", model.platform),
+            *((name, str(value)) for name, value in sorted(model.parameters.items())),
+        ],
     )
     return f"{about}\n\n{_tensors_text('input', model.inputs)}\n\n{_tensors_text('output', model.outputs)}"
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from trtserve_client.errors import BadResponse, InputError
 from trtserve_client.inputs import Tensor
-from trtserve_client.result import ParameterValue, Result
+from trtserve_client.result import ParameterValue, Result, values_from_parameters
 from trtserve_client.shared_memory import SIZE_PARAMETER, SharedRoom, SharedTensor
 from trtserve_protos import dtypes, oip, tensors, wire
 from trtserve_protos.errors import ProtocolError
@@ -87,15 +87,6 @@ def fill_parameters(target: Mapping[str, InferParameter], values: Parameters) ->
     for name, value in values.items():
         field, sent = _parameter_field(name, value)
         setattr(target[name], field, sent)
-
-
-def values_from_parameters(parameters: Mapping[str, InferParameter]) -> dict[str, ParameterValue]:
-    """The values of a message's map of parameters, without those that hold none."""
-    values = {}
-    for name, parameter in parameters.items():
-        if field := parameter.WhichOneof("parameter_choice"):
-            values[name] = getattr(parameter, field)
-    return values
 
 
 def _arrays_from_outputs(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+from trtserve_client.result import ParameterValue, values_from_parameters
 
 if TYPE_CHECKING:
     from trtserve_protos import oip
@@ -24,13 +27,18 @@ class TensorMetadata:
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """A model: its ready versions, what executes it, what it takes and gives, batch dimension included."""
+    """A model: its ready versions, what executes it, what it takes and gives, batch dimension included.
+
+    `parameters` is what the server says of it beyond that: of trtserve backend, device, instances, max_batch_size, and
+    the reasons for them.
+    """
 
     name: str
     versions: tuple[str, ...]
     platform: str
     inputs: tuple[TensorMetadata, ...]
     outputs: tuple[TensorMetadata, ...]
+    parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
 
     @cached_property
     def input_by_name(self) -> dict[str, TensorMetadata]:
@@ -75,6 +83,7 @@ def model_metadata_from_response(response: oip.ModelMetadataResponse) -> ModelMe
         platform=response.platform,
         inputs=tuple(TensorMetadata(each.name, each.datatype, tuple(each.shape)) for each in response.inputs),
         outputs=tuple(TensorMetadata(each.name, each.datatype, tuple(each.shape)) for each in response.outputs),
+        parameters=values_from_parameters(response.parameters),
     )
 
 

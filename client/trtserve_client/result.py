@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from trtserve_protos import timing
 from trtserve_protos.timing import Timing
+
+if TYPE_CHECKING:
+    from trtserve_protos.oip import InferParameter
 
 ParameterValue = bool | int | float | str
 """What a parameter of a request, a response or a requested output can hold."""
@@ -69,3 +73,12 @@ class Result(Mapping[str, np.ndarray]):
         if self.parameters:
             about.append(f"parameters={self.parameters}")
         return f"Result({', '.join(about)})"
+
+
+def values_from_parameters(parameters: Mapping[str, InferParameter]) -> dict[str, ParameterValue]:
+    """The values of a message's map of parameters, without those that hold none."""
+    values = {}
+    for name, parameter in parameters.items():
+        if field := parameter.WhichOneof("parameter_choice"):
+            values[name] = getattr(parameter, field)
+    return values

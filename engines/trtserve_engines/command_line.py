@@ -1,9 +1,11 @@
-"""A command line whose mistakes are answered in one line, with the nearest flag that is known."""
+"""A command line whose mistakes are answered in one line: an unknown flag, a package that is not installed."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from trtserve_engines.options import nearest
@@ -30,3 +32,14 @@ class CommandLine(argparse.ArgumentParser):
         """Says it and ends the process."""
         print(f"{self.prog}: {message}", file=sys.stderr)
         raise SystemExit(EXIT_USAGE)
+
+
+@contextmanager
+def packages_of_extra(extra: str, program: str) -> Iterator[None]:
+    """Around imports: ends the process with EXIT_USAGE and one line where a package that they need is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        install = f"pip install 'trtserve[{extra}]'"
+        print(f"{program}: the package {error.name} is not installed; install it with: {install}", file=sys.stderr)
+        raise SystemExit(EXIT_USAGE) from None

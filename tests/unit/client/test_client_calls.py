@@ -68,6 +68,11 @@ def test_every_other_call(client: Client) -> None:
     assert client.health() == "SERVING" and client.health("echo") == "NOT_SERVING"
 
 
+def test_metadata_has_what_the_server_says_beyond_the_protocol(client: Client, server: Any) -> None:
+    server.models["echo"].parameters["instances"].int64_param = 2
+    assert client.model_metadata("echo").parameters == {"instances": 2}
+
+
 def test_an_error_names_url_and_model(client: Client, server: Any) -> None:
     with pytest.raises(NotFound) as caught:
         client.infer("nope", ROW)

@@ -90,6 +90,16 @@ def test_model(run: Run, server: Any) -> None:
     failed(run("model", "nope"), 1, "model 'nope': NOT_FOUND", "repository_index() lists the models")
 
 
+def test_model_shows_what_the_server_says_beyond_the_protocol(run: Run, server: Any) -> None:
+    server.models["echo"].parameters["max_batch_size"].int64_param = 0
+    server.models["echo"].parameters["batching_reason"].string_param = "its rows differ"
+    assert ("platform         echo\nbatching_reason  its rows differ\nmax_batch_size   0\n\n") in run("model", "echo")[
+        1
+    ]
+    document = json.loads(run("model", "echo", "--json")[1])
+    assert document["parameters"] == {"max_batch_size": 0, "batching_reason": "its rows differ"}
+
+
 def test_the_state_without_an_index_is_readiness(run: Run, server: Any) -> None:
     del server.answers["RepositoryIndex"]
     assert "state     READY\n" in run("model", "echo")[1]

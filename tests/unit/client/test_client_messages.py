@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from trtserve_client import BadResponse, InputError, Result
-from trtserve_client.messages import fill_parameters, infer_request, result_from_response, values_from_parameters
+from trtserve_client.messages import fill_parameters, infer_request, result_from_response
+from trtserve_client.result import values_from_parameters
 from trtserve_protos import dtypes, oip, tensors
 from trtserve_protos.dtypes import DataType
 
