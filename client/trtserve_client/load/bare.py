@@ -124,6 +124,6 @@ class BareLane:
                 pipe.close()
 
 
-def _plain(request: Request) -> dict[str, np.ndarray]:
+def _plain(request: Request) -> dict[str, Any]:
     """Arrays that can be saved without pickle: strings as fixed-width bytes."""
     return {name: array.astype(bytes) if array.dtype == object else array for name, array in request.items()}

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -90,7 +90,8 @@ def _arguments(model: OnnxModel, config: BuildConfig, target: Path) -> list[str]
 
 def _write_samples(samples: list[Sample], folder: Path) -> None:
     for number, sample in enumerate(samples):
-        np.savez(folder / f"{number:06}.npz", **sample)
+        arrays: dict[str, Any] = dict(sample)
+        np.savez(folder / f"{number:06}.npz", **arrays)
 
 
 def _environment(ours: Mapping[str, str]) -> dict[str, str]:
