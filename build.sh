@@ -138,7 +138,7 @@ usage: ./build.sh VERB [arguments]
   format              let ruff fix and format the code
   setup               make .venv with everything that development needs
   protos              generate the protobuf artefacts again
-  matrix              run the client's tests with the oldest and the newest supported packages
+  matrix [NAME]       run the tests with the oldest and the newest supported packages
   bench [NAME...]     measure; prints ratios to baselines of the same run; --harness sends by trtserve-load's workers,
                       --write does too and writes docs/benchmarks.*
   wheel               build a wheel into dist/
