@@ -122,6 +122,12 @@ def test_the_server_answers_by_the_time_of_the_banner(start: Start, connect: Con
     np.testing.assert_array_equal(client.infer(infer_request("double", {"x": x}))["y"], 2 * x)
 
 
+def test_the_event_loop_is_uvloops(start: Start, double: Path) -> None:
+    process = start(double)
+    assert "is ready after" in process.banner
+    assert process.maps("uvloop")
+
+
 def test_the_examples_are_served_as_they_lie_there(start: Start, connect: Connect) -> None:
     process = start("--model-repository", "examples/models")
     assert "digits" in process.banner

@@ -80,6 +80,10 @@ class ServerProcess:
         pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
+    def maps(self, name: str) -> bool:
+        """Whether a library of this name is loaded."""
+        return name in Path(f"/proc/{self._process.pid}/maps").read_text()
+
     @property
     def cpu_seconds(self) -> float:
         """What all threads of the process have used of the processor until now."""

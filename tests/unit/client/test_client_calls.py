@@ -325,5 +325,26 @@ def test_a_fork_may_not_use_the_client(server: Any) -> None:
     assert run.stdout.endswith(" stream aio")
 
 
+A_CLIENT_IN_EACH = """
+import os, sys
+from trtserve_client import Client
+
+client = Client(sys.argv[1])
+assert client.server_live()
+child = os.fork()
+if not child:
+    with Client(sys.argv[1]) as own:
+        os._exit(int(own.infer("echo", {"x": [[7, 0]]}, timeout_s=10)["x"][0, 0]))
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+assert client.server_live()
+"""
+
+
+def test_a_fork_with_a_client_of_its_own_is_served(server: Any) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", A_CLIENT_IN_EACH, server.url]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert run.returncode == 0, run.stderr
+
+
 def test_model_config_is_the_protocols_message(client: Client) -> None:
     assert isinstance(client.model_config("echo"), oip.ModelConfig)
