@@ -96,6 +96,8 @@ verb_test() { # everything, or one kind
 }
 
 verb_soak() { # the soak test of the suite, for longer: ten minutes, or so many seconds
+    [[ ${1:-600} =~ ^[0-9]+$ && ${1:-600} -ge 60 ]] ||
+        die "soak $1 cannot be; 60 seconds or more are wanted: memory is level only after a while"
     ensure dev
     SOAK_SECONDS=${1:-600} $VENV/bin/python -m pytest tests/soak -s "${@:2}"
 }
@@ -133,7 +135,7 @@ usage: ./build.sh VERB [arguments]
   serve [ARGUMENTS]   set up, then start the server; on examples/models unless models are named
   test [KIND] [...]   set up, then run all tests but those for a GPU, or one kind: unit, conformance, integration,
                       simulation, interop, onnx-backend, soak, gpu
-  soak [SECONDS]      run the soak test for ten minutes, or so many seconds
+  soak [SECONDS]      run the soak test for ten minutes, or so many seconds from 60 on
   check               ruff, mypy (strict), import-linter
   format              let ruff fix and format the code
   setup               make .venv with everything that development needs

@@ -160,9 +160,11 @@ def test_what_pip_cannot_install_is_told_with_its_last_lines_and_tried_again(mac
     assert machine.calls == ["install .[server,image]"]
 
 
-def test_a_verb_or_a_kind_of_test_that_there_is_not_is_refused_before_anything_is_set_up(machine: Machine) -> None:
+def test_what_a_verb_cannot_do_is_refused_before_anything_is_set_up(machine: Machine) -> None:
     refused(machine.run("serv"), "serv is unknown")
     refused(machine.run("test", "everything"), "test everything is unknown", "integration")
+    for seconds in ("5", "long"):
+        refused(machine.run("soak", seconds), f"soak {seconds}", "60 seconds or more")
     assert machine.calls == []
 
 
