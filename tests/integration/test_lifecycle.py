@@ -142,10 +142,13 @@ def test_the_examples_serve_after_less_than_3_seconds_of_work(start: Start) -> N
     assert process.cpu_seconds < 3
 
 
-def test_standard_output_has_the_banner_and_standard_error_the_log(start: Start, double: Path) -> None:
-    process = start(double)
+def test_standard_output_has_the_banner_and_standard_error_the_log(start: Start, double: Path, tmp_path: Path) -> None:
+    mixes = make_models.save(make_models.mixes_rows(), tmp_path / "mixes.onnx")
+    process = start(double, mixes)
     assert "INFO" not in process.banner
     assert "double/1 is ready" in process.log
+    assert "double/1: batched: 3 rows one by one and together gave the same numbers" in process.log
+    assert "mixes/1: not batched: a row of output 'y' changes with the rows beside it" in process.log
 
 
 def test_the_effective_configuration_can_be_printed_and_read_back(double: Path, tmp_path: Path) -> None:
