@@ -201,6 +201,9 @@ class App:
             options=[
                 ("grpc.max_receive_message_length", size),
                 ("grpc.max_send_message_length", size),
+                # gRPC's own five minutes would end connections that a client's keepalive is there to keep.
+                ("grpc.http2.min_ping_interval_without_data_ms", self.config.min_ping_interval_ms),
+                ("grpc.keepalive_permit_without_calls", 1),
                 # Two servers must not share a port unnoticed: a port in use is an error.
                 ("grpc.so_reuseport", 0),
                 # What waits for the event loop is bounded by us, with a reason; gRPC would cancel it without one.

@@ -266,6 +266,9 @@ class ServerConfig:
     max_inflight_bytes: int = option(
         4 << 30, "memory that requests in flight may hold, over all models; further ones are refused, in bytes"
     )
+    min_ping_interval_ms: int = option(
+        5_000, "how soon a client's keepalive pings may follow each other while nothing else is sent, in milliseconds"
+    )
     stream_window: int = option(64, "requests in flight on one stream; more are not read until answers are taken")
     allow_client_shared_memory: bool = option(
         False, "let clients on this machine register shared memory that tensors are read from and written to"
@@ -307,7 +310,7 @@ class ServerConfig:
         check_at_least(self, 0, "loop_stall_s", "shutdown_delay_s", "shutdown_quiet_s", "drain_timeout_s")
         check_at_least(self, 0, "inline_run_limit_us", "instances", "max_running", "run_timeout_s")
         check_instances(self.instances)
-        check_at_least(self, 0, "engine_cache_max_bytes", "response_cache_bytes")
+        check_at_least(self, 0, "engine_cache_max_bytes", "response_cache_bytes", "min_ping_interval_ms")
         if self.max_message_bytes > MAX_MESSAGE_BYTES:
             raise ConfigError(f"max_message_bytes = {self.max_message_bytes}; gRPC ends at {MAX_MESSAGE_BYTES}")
         if not self.repository_poll_interval_s > 0:

@@ -97,6 +97,25 @@ def test_a_thousand_connections_opened_and_dropped_leave_nothing_behind(
     assert serves(client)
 
 
+@pytest.mark.parametrize(("interval_ms", "ends"), [(0, half_http2.PING), (5_000, half_http2.GOAWAY)])
+def test_pings_keep_a_silent_connection_unless_they_are_too_many(
+    serve: Serve, tmp_path: Path, interval_ms: int, ends: int
+) -> None:
+    file = make_models.save(make_models.scale(2.0), tmp_path / "double.onnx")
+    server = serve(model=(str(file),), min_ping_interval_ms=interval_ms)
+    with half_http2.connection(server.url) as silent, silent.makefile("rb") as stream:
+        silent.sendall(half_http2.begun_call(INFER, 100, b"half"))
+        answers = half_http2.answers_to_pings(stream)
+        for number in range(1, 11):
+            silent.sendall(half_http2.ping(number))
+            kind, payload = next(answers)
+            if kind == half_http2.GOAWAY:
+                assert payload == b"too_many_pings"
+                break
+            assert int.from_bytes(payload, "big") == number
+        assert kind == ends
+
+
 def test_a_slow_reader_does_not_slow_the_others(serve: Serve, connect: Connect, tmp_path: Path) -> None:
     file = make_models.save(make_models.linear(features=1, classes=2**18), tmp_path / "wide.onnx")
     small = make_models.save(make_models.scale(2.0), tmp_path / "double.onnx")

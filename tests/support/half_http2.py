@@ -1,13 +1,16 @@
-"""HTTP/2 by hand, as far as a client needs it that begins a gRPC call and does not go on."""
+"""HTTP/2 by hand, as far as a client needs it that begins a gRPC call and does not go on, but for pings."""
 
 from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Iterator
+from typing import BinaryIO
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, SETTINGS = 0, 1, 4
+DATA, HEADERS, SETTINGS, PING, GOAWAY = 0, 1, 4, 6, 7
 _END_HEADERS = 4
+_ACK = 1
 
 
 def connection(url: str) -> socket.socket:
@@ -20,6 +23,21 @@ def begun_call(path: str, size: int, data: bytes) -> bytes:
     """What begins a call and its first message, of which only `data` is there although `size` bytes are promised."""
     message = b"\0" + struct.pack(">I", size) + data
     return PREFACE + _frame(SETTINGS, 0, 0, b"") + _headers(path) + _frame(DATA, 0, 1, message)
+
+
+def ping(number: int) -> bytes:
+    """A ping that can be told from others by its number."""
+    return _frame(PING, 0, 0, struct.pack(">Q", number))
+
+
+def answers_to_pings(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """PING and the ping's own payload for each that is answered, GOAWAY and its reason where they end the connection."""
+    while len(head := stream.read(9)) == 9:
+        kind, flags, payload = head[3], head[4], stream.read(int.from_bytes(head[:3], "big"))
+        if kind == PING and flags & _ACK:
+            yield kind, payload
+        elif kind == GOAWAY:
+            yield kind, payload[8:]
 
 
 def _headers(path: str) -> bytes:
