@@ -31,7 +31,7 @@ def ping(number: int) -> bytes:
 
 
 def answers_to_pings(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """PING and the ping's own payload for each that is answered, GOAWAY and its reason where they end the connection."""
+    """PING and the ping's own payload for each that is answered, GOAWAY and its reason at the end."""
     while len(head := stream.read(9)) == 9:
         kind, flags, payload = head[3], head[4], stream.read(int.from_bytes(head[:3], "big"))
         if kind == PING and flags & _ACK:
