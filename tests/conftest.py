@@ -12,6 +12,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import pytest
 
+from tests.support import as_the_command as as_the_command
 from tests.support.running_server import RunningServer
 from tests.support.simulated import pytest_configure as pytest_configure
 

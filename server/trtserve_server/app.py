@@ -50,6 +50,9 @@ log = logging.getLogger(__name__)
 _MAX_PENDING = 1_000_000
 """Calls that gRPC holds until the event loop takes them."""
 
+_HANDSHAKE_MS = 10_000
+"""How long a connection may take to begin. What is dropped meanwhile keeps its descriptor until then."""
+
 
 class App:
     """A whole server. Made, started and stopped on one running asyncio loop.
@@ -201,6 +204,7 @@ class App:
             options=[
                 ("grpc.max_receive_message_length", size),
                 ("grpc.max_send_message_length", size),
+                ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
                 # gRPC's own five minutes would end connections that a client's keepalive is there to keep.
                 ("grpc.http2.min_ping_interval_without_data_ms", self.config.min_ping_interval_ms),
                 ("grpc.keepalive_permit_without_calls", 1),

@@ -71,10 +71,6 @@ def test_a_client_that_stalls_does_not_keep_the_server_from_stopping(double: Run
         double.stop(drain_timeout_s=0.2)
 
 
-@pytest.mark.skipif(
-    tuple(map(int, grpc.__version__.split(".")[:2])) < (1, 80),
-    reason="gRPC before 1.80 keeps connections that were dropped at their beginning for another minute",
-)
 def test_a_thousand_connections_opened_and_dropped_leave_nothing_behind(
     double: RunningServer, connect: Connect
 ) -> None:
