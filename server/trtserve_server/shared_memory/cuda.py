@@ -6,7 +6,7 @@ Each GPU has a thread of its own here, as the port to CUDA wants it: what a regi
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import numpy as np
 
@@ -43,6 +43,17 @@ class CudaRegion:
         if memoryview(data).nbytes:
             array, address = np.frombuffer(data, np.uint8), self._address + offset
             self._call("written to", lambda device: device.write(address, array))
+
+    def view(self, offset: int, size: int) -> np.ndarray | None:
+        """See Region: the host cannot address it."""
+        return None
+
+    def check_view(self, end: int) -> None:
+        """See Region: there are no views."""
+
+    def position(self, offset: int) -> tuple[Hashable, int]:
+        """See Region."""
+        return self.device_id, self._address + offset
 
     def _call(self, what: str, copy: Callable[[Device], None]) -> None:
         try:

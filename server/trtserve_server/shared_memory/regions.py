@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Protocol, TypeVar
+
+import numpy as np
 
 from trtserve_server.errors import InvalidRequest, RegionExists, RegionLimit, RegionNotFound
 
@@ -23,6 +25,21 @@ class Region(Protocol):
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Writes `data` to `offset`. Raises InvalidRequest where there is no room for it any more."""
+        ...
+
+    def view(self, offset: int, size: int) -> np.ndarray | None:
+        """What lies at `offset`, as uint8, where it lies; None where it can only be copied.
+
+        Others may change it at any time, and cut it off: then it holds zeros, and `check_view` tells.
+        """
+        ...
+
+    def check_view(self, end: int) -> None:
+        """Raises InvalidRequest where something of the first `end` bytes was cut off, now or while it was used."""
+        ...
+
+    def position(self, offset: int) -> tuple[Hashable, int]:
+        """A piece of memory and the place in it: comparable between regions that are parts of the same one."""
         ...
 
 
@@ -49,6 +66,19 @@ class Window:
                 f" {self.region.name!r}; ask with a shared_memory_byte_size of at least {size}"
             )
         self.region.write(self.offset, data)
+
+    def view(self) -> np.ndarray | None:
+        """The window as uint8, where it lies; see Region."""
+        return self.region.view(self.offset, self.size) if self.size else None
+
+    def check_view(self) -> None:
+        """Raises InvalidRequest where a view was cut off; see Region."""
+        self.region.check_view(self.offset + self.size)
+
+    def overlaps(self, other: Window) -> bool:
+        """Whether a byte lies in both."""
+        (memory, start), (other_memory, other_start) = (each.region.position(each.offset) for each in (self, other))
+        return memory == other_memory and start < other_start + other.size and other_start < start + self.size
 
 
 class Regions:

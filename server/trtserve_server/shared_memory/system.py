@@ -1,12 +1,20 @@
-"""POSIX shared memory as a region: opened by its key, checked against its prefix, read and written by system calls."""
+"""POSIX shared memory as a region: opened by its key, checked against its prefix, mapped where it can be guarded.
+
+What is not read or written in place is copied by system calls, which never fault.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
 import weakref
+from collections.abc import Hashable
+
+import numpy as np
 
 from trtserve_server.errors import InvalidRequest, RegionNotFound
+from trtserve_server.shared_memory import sigbus_guard
+from trtserve_server.shared_memory.mapping import Mapping
 
 SHARED_MEMORY_FOLDER = "/dev/shm"
 """Where Linux keeps the objects of shm_open."""
@@ -14,19 +22,57 @@ SHARED_MEMORY_FOLDER = "/dev/shm"
 # What shm_open itself uses, so that neither a link nor a pipe put there can lead elsewhere or hold the server.
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _LONGEST_NAME = 255
+ALIGNMENT = 16
+"""In bytes, of what is used in place: that of numpy's own arrays, which every runtime takes. A page is a multiple."""
+
 _LARGEST_OFFSET = 2**63 - 1
 
 
 class SystemRegion:
-    """`byte_size` bytes, from `offset` on, of the shared memory object called `key`. See Region."""
+    """`byte_size` bytes, from `offset` on, of the shared memory object called `key`. See Region.
+
+    `why_copied` says why nothing there is read or written in place; "" where it is.
+    """
 
     def __init__(self, name: str, key: str, offset: int, byte_size: int, descriptor: int) -> None:
         self.name = name
         self.key = key
         self.offset = offset
         self.byte_size = byte_size
+        self.why_copied = "it is not mapped"
         self._descriptor = descriptor
+        self._mapping: Mapping | None = None
+        self._bytes = np.empty(0, np.uint8)  # of the mapping
         weakref.finalize(self, os.close, descriptor)
+
+    def map(self) -> None:
+        """Maps the region, where that can be guarded."""
+        self.why_copied = sigbus_guard.why_not()
+        if not self.why_copied:
+            try:
+                self._mapping = Mapping(self._descriptor, self.offset, self.byte_size)
+                self._bytes = self._mapping.bytes()
+            except OSError as error:
+                self.why_copied = f"it cannot be mapped: {error.strerror}"
+
+    def view(self, offset: int, size: int) -> np.ndarray | None:
+        """See Region."""
+        end = offset + size
+        if self._mapping is None or (self.offset + offset) % ALIGNMENT:
+            return None
+        if not self._mapping.is_shared(end) or not self._is_there(end):
+            return None
+        return self._bytes[offset:end]
+
+    def check_view(self, end: int) -> None:
+        """See Region."""
+        if not self._is_there(end):
+            raise self._shrunk()
+        if self._mapping is not None and not self._mapping.is_shared(end):
+            raise InvalidRequest(
+                f"{self._shown} was cut off while the request used it, or {SHARED_MEMORY_FOLDER} is full;"
+                " tensors there are copied from now on: unregister the region and register what is there"
+            )
 
     def read(self, offset: int, target: memoryview) -> None:
         """See Region."""
@@ -45,7 +91,7 @@ class SystemRegion:
         """See Region. Never makes the object larger."""
         rest = memoryview(data)
         position = self.offset + offset
-        if os.fstat(self._descriptor).st_size < position + rest.nbytes:
+        if not self._is_there(offset + rest.nbytes):
             raise self._shrunk()
         while rest.nbytes:
             try:
@@ -55,9 +101,17 @@ class SystemRegion:
             rest = rest[count:]
             position += count
 
+    def position(self, offset: int) -> tuple[Hashable, int]:
+        """See Region."""
+        status = os.fstat(self._descriptor)
+        return (status.st_dev, status.st_ino), self.offset + offset
+
     @property
     def _shown(self) -> str:
         return f"shared memory region {self.name!r} (key {self.key!r})"
+
+    def _is_there(self, end: int) -> bool:
+        return os.fstat(self._descriptor).st_size >= self.offset + end
 
     def _shrunk(self) -> InvalidRequest:
         size = os.fstat(self._descriptor).st_size
@@ -86,6 +140,7 @@ def open_system_region(name: str, key: str, offset: int, byte_size: int, *, pref
         raise InvalidRequest(f"shared memory object {key!r} cannot be opened: {error.strerror}") from error
     region = SystemRegion(name, key, offset, byte_size, descriptor)
     _check_object(descriptor, region)
+    region.map()
     return region
 
 

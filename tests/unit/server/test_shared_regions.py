@@ -205,7 +205,7 @@ def test_a_tensor_is_read_to_where_the_engine_wants_it(shared: SharedObject) -> 
     gather(staged, [{"x": array[:1]}, {"x": tensor}, {"x": array[1:]}], "x")
     np.testing.assert_array_equal(staged, [[0, 1, 2], [0, 1, 2], [3, 4, 5], [3, 4, 5]])
     np.testing.assert_array_equal(np.asarray(tensor), array)
-    assert (len(tensor), tensor.error) == (2, None)
+    assert (len(tensor), tensor.problem()) == (2, None)
 
 
 def test_a_tensor_that_cannot_be_read_is_zeros_and_says_why_while_the_rows_beside_it_are_read(
@@ -217,7 +217,7 @@ def test_a_tensor_that_cannot_be_read_is_zeros_and_says_why_while_the_rows_besid
     staged = np.full((3, 3), -1, np.float32)
     gather(staged, [{"x": tensor}, {"x": array[1:]}], "x")
     np.testing.assert_array_equal(staged, [[0, 0, 0], [0, 0, 0], [3, 4, 5]])
-    assert "has shrunk" in str(tensor.error)
+    assert "has shrunk" in str(tensor.problem())
 
 
 def test_a_scalar_and_an_empty_tensor_are_read(shared: SharedObject) -> None:
