@@ -8,7 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from trtserve_engines.signature import Signature
-from trtserve_engines.sources import PlacedArrays
+from trtserve_engines.sources import PlacedArrays, TensorSource
+
+ALIGNMENT = 16
+"""In bytes, of what is used in place: that of numpy's own arrays, which ONNX Runtime takes as they are."""
 
 
 class InPlace(NamedTuple):
@@ -31,19 +34,21 @@ def in_place_of(
     by_value: frozenset[str],
 ) -> InPlace:
     """The tensors of `part` that lie in place: of those in `by_value`, and of outputs those whose shape is known."""
-    inputs: list[np.ndarray | None] = []
-    for spec in signature.inputs:
-        source = part[spec.name]
-        if isinstance(source, np.ndarray | np.generic) or spec.name not in by_value:
-            inputs.append(None)
-        else:
-            inputs.append(source.in_place())
-    outputs: list[np.ndarray | None] = []
+    inputs = [_aligned(_source(part[spec.name])) if spec.name in by_value else None for spec in signature.inputs]
+    outputs = []
     for spec, shape in zip(signature.outputs, output_shapes, strict=True):
-        place = part.places.get(spec.name) if shape is not None and spec.name in by_value else None
-        outputs.append(None if place is None or shape is None else place.array(spec.dtype, shape))
-    return InPlace(inputs, outputs, tuple([_address(array) for array in (*inputs, *outputs)]))
+        place = part.places.get(spec.name) if spec.name in by_value else None
+        outputs.append(None if place is None or shape is None else _aligned(place.array(spec.dtype, shape)))
+    return InPlace(inputs, outputs, tuple([0 if array is None else _address(array) for array in (*inputs, *outputs)]))
 
 
-def _address(array: np.ndarray | None) -> int:
-    return 0 if array is None else int(array.__array_interface__["data"][0])
+def _source(tensor: np.ndarray | TensorSource) -> np.ndarray | None:
+    return None if isinstance(tensor, np.ndarray | np.generic) else tensor.in_place()
+
+
+def _aligned(array: np.ndarray | None) -> np.ndarray | None:
+    return None if array is None or _address(array) % ALIGNMENT else array
+
+
+def _address(array: np.ndarray) -> int:
+    return int(array.__array_interface__["data"][0])

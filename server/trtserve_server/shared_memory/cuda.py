@@ -38,9 +38,9 @@ class CudaRegion:
             array, address = np.frombuffer(target, np.uint8), self._address + offset
             self._call("read", lambda device: device.read(array, address))
 
-    def write(self, offset: int, data: bytes | memoryview) -> None:
+    def write(self, offset: int, data: memoryview) -> None:
         """See Region."""
-        if memoryview(data).nbytes:
+        if data.nbytes:
             array, address = np.frombuffer(data, np.uint8), self._address + offset
             self._call("written to", lambda device: device.write(address, array))
 

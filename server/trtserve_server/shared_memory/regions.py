@@ -23,7 +23,7 @@ class Region(Protocol):
         """Fills `target` with what lies at `offset`. Raises InvalidRequest where that is not there any more."""
         ...
 
-    def write(self, offset: int, data: bytes | memoryview) -> None:
+    def write(self, offset: int, data: memoryview) -> None:
         """Writes `data` to `offset`. Raises InvalidRequest where there is no room for it any more."""
         ...
 
@@ -59,17 +59,17 @@ class Window:
 
     def write(self, data: bytes | memoryview) -> None:
         """Writes `data` to the window's beginning. Raises InvalidRequest where it is longer than the window."""
-        size = memoryview(data).nbytes
-        if size > self.size:
+        data = memoryview(data)
+        if data.nbytes > self.size:
             raise InvalidRequest(
-                f"{size} bytes are to be written to the {self.size} that the request gives in shared memory region"
-                f" {self.region.name!r}; ask with a shared_memory_byte_size of at least {size}"
+                f"{data.nbytes} bytes are to be written to the {self.size} that the request gives in shared memory"
+                f" region {self.region.name!r}; ask with a shared_memory_byte_size of at least {data.nbytes}"
             )
         self.region.write(self.offset, data)
 
     def view(self) -> np.ndarray | None:
         """The window as uint8, where it lies; see Region."""
-        return self.region.view(self.offset, self.size) if self.size else None
+        return self.region.view(self.offset, self.size)
 
     def check_view(self) -> None:
         """Raises InvalidRequest where a view was cut off; see Region."""

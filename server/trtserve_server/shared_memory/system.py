@@ -1,6 +1,6 @@
 """POSIX shared memory as a region: opened by its key, checked against its prefix, mapped where it can be guarded.
 
-What is not read or written in place is copied by system calls, which never fault.
+What cannot be mapped, or is broken, is copied by system calls, which never fault.
 """
 
 from __future__ import annotations
@@ -22,9 +22,6 @@ SHARED_MEMORY_FOLDER = "/dev/shm"
 # What shm_open itself uses, so that neither a link nor a pipe put there can lead elsewhere or hold the server.
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _LONGEST_NAME = 255
-ALIGNMENT = 16
-"""In bytes, of what is used in place: that of numpy's own arrays, which every runtime takes. A page is a multiple."""
-
 _LARGEST_OFFSET = 2**63 - 1
 
 
@@ -58,9 +55,7 @@ class SystemRegion:
     def view(self, offset: int, size: int) -> np.ndarray | None:
         """See Region."""
         end = offset + size
-        if self._mapping is None or (self.offset + offset) % ALIGNMENT:
-            return None
-        if not self._mapping.is_shared(end) or not self._is_there(end):
+        if not size or self._mapping is None or not self._mapping.is_shared(end) or not self._is_there(end):
             return None
         return self._bytes[offset:end]
 
@@ -76,6 +71,21 @@ class SystemRegion:
 
     def read(self, offset: int, target: memoryview) -> None:
         """See Region."""
+        if (view := self.view(offset, target.nbytes)) is not None:
+            np.copyto(np.frombuffer(target, np.uint8), view)
+            self.check_view(offset + target.nbytes)
+        else:
+            self._read_by_calls(offset, target)
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """See Region. Never makes the object larger."""
+        if (view := self.view(offset, data.nbytes)) is not None:
+            np.copyto(view, np.frombuffer(data, np.uint8))
+            self.check_view(offset + data.nbytes)
+        else:
+            self._write_by_calls(offset, data)
+
+    def _read_by_calls(self, offset: int, target: memoryview) -> None:
         position = self.offset + offset
         while target.nbytes:
             try:
@@ -87,9 +97,7 @@ class SystemRegion:
             target = target[count:]
             position += count
 
-    def write(self, offset: int, data: bytes | memoryview) -> None:
-        """See Region. Never makes the object larger."""
-        rest = memoryview(data)
+    def _write_by_calls(self, offset: int, rest: memoryview) -> None:
         position = self.offset + offset
         if not self._is_there(offset + rest.nbytes):
             raise self._shrunk()

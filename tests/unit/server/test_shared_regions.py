@@ -43,7 +43,7 @@ def descriptors(path: str) -> int:
 
 def test_what_was_written_is_read(shared: SharedObject) -> None:
     region = opened(shared, offset=10, byte_size=50)
-    region.write(5, b"abc")
+    region.write(5, memoryview(b"abc"))
     assert shared.memory[15:18] == b"abc"
     shared.memory[20:24] = b"wxyz"
     target = bytearray(4)
@@ -130,14 +130,14 @@ def test_writing_to_what_was_cut_off_is_an_error_and_does_not_make_it_longer(sha
     region = opened(shared)
     shared.truncate(50)
     with pytest.raises(InvalidRequest, match="has shrunk"):
-        region.write(40, bytes(20))
+        region.write(40, memoryview(bytes(20)))
     assert os.stat(shared.path).st_size == 50
 
 
 def test_a_region_outlives_the_name_of_its_object(shared: SharedObject) -> None:
     region = opened(shared)
     os.unlink(shared.path)
-    region.write(0, b"abc")
+    region.write(0, memoryview(b"abc"))
     assert shared.memory[:3] == b"abc"
 
 
