@@ -37,9 +37,28 @@ they give be what they take.
 _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 
 
+class _Node:
+    """An operator: all its `tensors`; those `passed`, which may share memory; those that are used as `others`."""
+
+    def __init__(self, node: onnx.NodeProto, constants: set[str]) -> None:
+        self.tensors = {*node.input, *node.output} - constants
+        self.passed: set[str] = set()
+        self.others: set[str] = set()
+        if node.op_type in _PASSING_FIRST:
+            self.passed = {*node.input[:1], *node.output} - constants
+            self.others = {*node.input[1:]}
+        elif node.op_type in _PASSING_ALL:
+            self.passed = self.tensors
+        known = _COMPUTING | _PASSING_ALL | _PASSING_FIRST
+        self.computes = node.op_type in known and node.domain in _DOMAINS
+
+
 def by_value(graph: onnx.GraphProto) -> frozenset[str]:
     """The names of those inputs and outputs, of floating point, that no operator uses but to compute with."""
-    nodes = list(_nodes(graph))
+    # Constants have memory of their own, whatever they are computed with.
+    constants = {tensor.name for tensor in graph.initializer}
+    constants |= {name for node in graph.node if node.op_type == "Constant" for name in node.output}
+    nodes = [_Node(node, constants) for node in _nodes(graph)]
     values = [*graph.input, *graph.output]
     floats = {value.name for value in values if value.type.tensor_type.elem_type in _FLOATS}
     return frozenset(name for name in floats if _is_computed_with(name, nodes))
@@ -53,27 +72,14 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
                 yield from _nodes(inner)
 
 
-def _is_computed_with(name: str, nodes: Iterable[onnx.NodeProto]) -> bool:
+def _is_computed_with(name: str, nodes: Iterable[_Node]) -> bool:
     """Whether that holds for all that may lie in the tensor's memory: what passing operators make of it or it of."""
     same = {name}
-    seen: set[int] = set()
-    grown = True
-    while grown:
-        grown = False
-        for index, node in enumerate(nodes):
-            if index in seen or same.isdisjoint([*node.input, *node.output]):
-                continue
-            if node.domain not in _DOMAINS:
+    left = list(nodes)
+    while touching := [node for node in left if not same.isdisjoint(node.tensors)]:
+        for node in touching:
+            if not node.computes or not same.isdisjoint(node.others):
                 return False
-            if node.op_type in _PASSING_ALL:
-                same.update(node.input, node.output)
-                grown = True
-            elif node.op_type in _PASSING_FIRST:
-                if not same.isdisjoint(node.input[1:]):
-                    return False
-                same.update(node.input[:1], node.output)
-                grown = True
-            elif node.op_type not in _COMPUTING:
-                return False
-            seen.add(index)
+            same |= node.passed
+        left = [node for node in left if node not in touching]
     return True
