@@ -18,7 +18,6 @@ import numpy as np
 from trtserve_engines.config import OnnxRuntimeOptions
 from trtserve_engines.engine import Arrays, BatchResult, ShapeRanges
 from trtserve_engines.errors import ExecutionError
-from trtserve_engines.import_onnxruntime import import_onnxruntime
 from trtserve_engines.in_place import InPlace, in_place_of, nothing_in_place
 from trtserve_engines.onnx_model import OnnxModel
 from trtserve_engines.onnxruntime_sessions import Sessions, one_line, open_sessions
@@ -183,7 +182,7 @@ class _Binding:
         for spec, staged, placed in zip(signature.inputs, inputs, in_place.inputs, strict=True):
             array = staged if placed is None else placed
             assert array is not None  # an input has a shape
-            self.io.bind_ortvalue_input(spec.name, _ort_value(array))
+            self.io.bind_input(spec.name, *_memory(array))
         for spec, staged, placed in zip(signature.outputs, outputs, in_place.outputs, strict=True):
             # All in the signature's order, because values come back in the order of their first binding.
             array = staged if placed is None else placed
@@ -191,7 +190,7 @@ class _Binding:
                 self._unknown.append(spec.name)
                 self.io.bind_output(spec.name)
             else:
-                self.io.bind_ortvalue_output(spec.name, _ort_value(array))
+                self.io.bind_output(spec.name, *_memory(array))
 
     def free_outputs(self) -> None:
         """Lets outputs of unknown shape be made anew: what a run has left bound, the next one's would have to fit."""
@@ -242,11 +241,11 @@ def _known_shape(spec: TensorSpec, rows: int | None) -> tuple[int, ...] | None:
     return None if DYNAMIC in shape else shape
 
 
-def _ort_value(array: np.ndarray) -> Any:
-    ort = import_onnxruntime()
-    if array.dtype.name == "bfloat16":  # numpy does not know it, so neither do ONNX Runtime's conversions
-        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), _BFLOAT16_ELEMENT_TYPE)
-    return ort.OrtValue.ortvalue_from_numpy(array)
+def _memory(array: np.ndarray) -> tuple[str, int, Any, Sequence[int], int]:
+    """What a binding wants to know of an array, which it does not keep alive."""
+    # numpy does not know bfloat16, so neither do ONNX Runtime's conversions.
+    element_type = _BFLOAT16_ELEMENT_TYPE if array.dtype.name == "bfloat16" else array.dtype.type
+    return "cpu", 0, element_type, array.shape, array.ctypes.data
 
 
 def _array_of(value: Any, dtype: np.dtype) -> np.ndarray:
