@@ -14,8 +14,9 @@ import pytest
 
 from tests.integration.test_shared_memory import lie, register, shared_request
 from tests.models import make_models
-from tests.support.oip_client import Client, infer_request
+from tests.support.oip_client import Client, arrays_of, infer_request
 from tests.support.running_server import RunningServer
+from tests.support.server_process import ServerProcess
 from tests.support.shared_object import SharedObject
 from tests.support.watched_engine import Watch
 from trtserve_server.models import loader
@@ -216,3 +217,50 @@ def test_a_thousand_regions_come_and_go_and_leave_nothing(served: Served, make: 
             served.client.call("SystemSharedMemoryUnregister")
     served.server.wait_until(lambda: maps_of(source, target) == before[1])
     assert (len(os.listdir("/proc/self/fd")), len(sigbus_guard._ranges)) == (before[0], before[2])
+
+
+LARGE = 1 << 22
+"""Features of a tensor of 16 MiB, whose run takes long enough to be met in its midst."""
+
+
+def test_a_server_outlives_clients_that_cut_their_memory_off_in_the_midst_of_runs(tmp_path: Path, make: Any) -> None:
+    large = make_models.save(make_models.add((1, LARGE)), tmp_path / "add.onnx")
+    small = make_models.save(make_models.scale(2.0), tmp_path / "small.onnx")
+    process = ServerProcess(str(large), str(small), "--allow-client-shared-memory")
+    try:
+        client = Client(process.url)
+        details = ""
+        for number in range(200):
+            details = cut_in_the_midst(client, make(8 * LARGE), f"r{number}")
+            if "was cut off while the request used it" in details:
+                break
+            assert details == "" or "has shrunk" in details
+        assert "was cut off while the request used it" in details
+        x = np.ones((1, LARGE), np.float32)
+        np.testing.assert_array_equal(client.infer(infer_request("add", {"a": x, "b": x}))["total"], 2 * x)
+        client.close()
+        process.signal()
+        assert process.wait() == 0, process.log
+    finally:
+        process.close()
+
+
+def cut_in_the_midst(client: Client, shared: SharedObject, name: str) -> str:
+    """Sends a request, takes its memory away when its first result is there, and gives it back; the error's details."""
+    register(client, shared, name)
+    shared.put(np.ones(2, np.float32))
+    zeros = np.zeros((1, LARGE), np.float32)
+    message = infer_request("add", {"a": zeros, "b": zeros}, outputs=["total"])
+    del message.raw_input_contents[:]
+    for tensor in message.inputs:
+        lie(tensor, name, 4 * LARGE)
+    lie(message.outputs[0], name, 4 * LARGE, 4 * LARGE)
+    future = client.future(message)
+    beside = client.future(infer_request("small", {"x": np.ones((1, 4), np.float32)}))
+    while not future.done() and shared.memory[4 * LARGE + 3] == 0:
+        pass
+    shared.truncate(0)
+    shared.truncate(shared.size)
+    client.call("SystemSharedMemoryUnregister", name=name)
+    assert arrays_of(beside.result())["y"].tolist() == [[2.0] * 4]
+    return future.details() or "" if future.exception() else ""
