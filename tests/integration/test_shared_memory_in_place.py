@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -106,6 +107,21 @@ def test_a_lone_request_is_computed_without_a_copy(served: Served, make: Any) ->
         assert served.watch.copies == 0
         assert list(response.raw_output_contents) == [b""]
         assert response.outputs[0].parameters["shared_memory_byte_size"].int64_param == SIZE
+
+
+def test_the_log_says_how_tensors_get_there(served: Served, make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    shared = make(10)
+    with caplog.at_level(logging.INFO, "trtserve_server.rpc.shared_memory"):
+        register(served.client, shared, "in")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sigbus_guard, "MACHINES", ("another",))
+            register(served.client, shared, "again")
+    lines = [record.getMessage() for record in caplog.records if "shared memory region" in record.getMessage()]
+    mapped, copied = (f"shared memory region {name!r} of key {shared.key!r} is registered;" for name in ("in", "again"))
+    assert lines == [
+        f"{mapped} tensors are read and written in place where they can be",
+        f"{copied} tensors are copied: memory can be guarded on Linux on another only",
+    ]
 
 
 def test_an_output_over_the_input_is_written_when_the_input_is_read(served: Served, make: Any) -> None:

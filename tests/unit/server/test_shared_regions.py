@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -13,9 +14,21 @@ import pytest
 from tests.support.shared_object import SharedObject
 from trtserve_engines.staging import gather
 from trtserve_server.errors import InvalidRequest, RegionExists, RegionLimit, RegionNotFound
+from trtserve_server.shared_memory import sigbus_guard
 from trtserve_server.shared_memory.regions import Regions, Window
 from trtserve_server.shared_memory.system import SystemRegion, open_system_region
-from trtserve_server.shared_memory.tensor import SharedTensor
+from trtserve_server.shared_memory.tensor import SharedPlace, SharedTensor
+
+
+@pytest.fixture(autouse=True, params=["mapped", "copied"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Everything holds where regions are mapped, and where that cannot be guarded."""
+    way: str = request.param
+    if way == "copied":
+        monkeypatch.setattr(sigbus_guard, "MACHINES", ("another",))
+    elif reason := sigbus_guard.why_not():
+        pytest.skip(reason)
+    return way
 
 
 @pytest.fixture
@@ -227,3 +240,78 @@ def test_a_scalar_and_an_empty_tensor_are_read(shared: SharedObject) -> None:
     empty = SharedTensor(Window(region, 0, 0), np.dtype(np.float32), (0, 3))
     assert np.asarray(scalar) == 7.0
     assert np.asarray(empty).shape == (0, 3)
+
+
+def test_a_region_says_why_it_is_not_mapped(shared: SharedObject, way: str) -> None:
+    assert (
+        opened(shared).why_copied
+        == {
+            "mapped": "",
+            "copied": "memory can be guarded on Linux on another only",
+        }[way]
+    )
+
+
+def test_windows_overlap_where_a_byte_lies_in_both(shared: SharedObject) -> None:
+    one = Window(opened(shared, 10, 50), 0, 20)  # bytes 10 to 30 of the object
+    other_region = opened(shared, 0, 100, "s")
+    assert [one.overlaps(Window(other_region, *place)) for place in [(0, 10), (0, 11), (29, 1), (30, 1)]] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+    other = SharedObject(100)
+    assert not one.overlaps(Window(opened(other), 10, 20))
+    other.close()
+
+
+def test_a_tensor_lies_where_its_region_is_mapped(shared: SharedObject, way: str) -> None:
+    tensor = SharedTensor(Window(opened(shared, 4, 60), 12, 24), np.dtype(np.float32), (2, 3))
+    array = tensor.in_place()
+    if way == "copied":
+        assert array is None
+        return
+    assert array is not None
+    assert (array.dtype, array.shape) == (np.float32, (2, 3))
+    shared.put(np.arange(6, dtype=np.float32), 16)
+    assert array.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert tensor.problem() is None
+    shared.truncate(50)
+    assert tensor.problem() is None  # its bytes are all there
+    shared.truncate(39)
+    assert "its object has 39 bytes now" in str(tensor.problem())
+    assert tensor.in_place() is None
+
+
+def test_a_place_is_where_its_region_is_mapped_and_has_room(shared: SharedObject, way: str) -> None:
+    place = SharedPlace(Window(opened(shared), 16, 20))
+    assert place.array(np.dtype(np.float32), (2, 3)) is None
+    array = place.array(np.dtype(np.float32), (1, 5))
+    shared.truncate(20)
+    if way == "copied":
+        assert array is None and place.problem() is None
+        return
+    assert array is not None
+    array[...] = 7  # to where nothing is any more, but in the object's last page
+    assert "has shrunk" in str(place.problem())
+    assert os.stat(shared.path).st_size == 20
+
+
+def test_memory_that_was_away_while_it_was_used_is_known_and_copied_from_then_on(way: str) -> None:
+    shared = SharedObject(3 * mmap.PAGESIZE)
+    region = opened(shared, 0, shared.size)
+    first, last = (SharedTensor(Window(region, number * mmap.PAGESIZE, 4), np.dtype(np.int32), ()) for number in (0, 2))
+    arrays = [tensor.in_place() for tensor in (first, last)]
+    shared.truncate(mmap.PAGESIZE)
+    assert [array.tolist() for array in arrays if array is not None] == ([0, 0] if way == "mapped" else [])
+    shared.truncate(shared.size)
+    assert first.problem() is None
+    if way == "mapped":
+        assert "was cut off while the request used it" in str(last.problem())
+    shared.put(np.array(7, np.int32), 2 * mmap.PAGESIZE)
+    again = SharedTensor(last.window, last.dtype, last.shape)
+    assert again.in_place() is None
+    assert np.asarray(again) == 7
+    assert again.problem() is None
+    shared.close()
