@@ -86,6 +86,7 @@ class OnnxRuntimeContext:
         self._most_threads = max(sessions)
         self._signature = signature
         self._nothing_in_place = nothing_in_place(signature)
+        self._input_names = [spec.name for spec in signature.inputs]
         self._batched = batched
         self._has_strings = any(spec.dtype.kind == "O" for spec in signature.inputs + signature.outputs)
         self._inputs = [StagingBuffer(spec.dtype) for spec in signature.inputs]
@@ -104,12 +105,12 @@ class OnnxRuntimeContext:
 
     def _run_bound(self, parts: Sequence[Arrays], threads: int) -> BatchResult:
         start = perf_counter_ns()
-        shapes = tuple([gathered_shape(parts, spec.name) for spec in self._signature.inputs])
+        shapes = tuple([gathered_shape(parts, name) for name in self._input_names])
         in_place = self._in_place(parts, shapes)
         binding = self._binding(threads, shapes, in_place)
-        for spec, staged in zip(self._signature.inputs, binding.inputs, strict=True):
+        for name, staged in zip(self._input_names, binding.inputs, strict=True):
             if staged is not None:
-                gather(staged, parts, spec.name)
+                gather(staged, parts, name)
         binding.free_outputs()
         gathered = perf_counter_ns()
         with _Execution():
