@@ -56,7 +56,7 @@ class _Node:
 def by_value(graph: onnx.GraphProto) -> frozenset[str]:
     """The names of those inputs and outputs, of floating point, that no operator uses but to compute with."""
     # Constants have memory of their own, whatever they are computed with.
-    constants = {tensor.name for tensor in graph.initializer}
+    constants = {tensor.name for tensor in graph.initializer} | {""}  # which stands for what is left out
     constants |= {name for node in graph.node if node.op_type == "Constant" for name in node.output}
     nodes = [_Node(node, constants) for node in _nodes(graph)]
     values = [*graph.input, *graph.output]

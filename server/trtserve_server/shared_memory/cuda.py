@@ -48,6 +48,10 @@ class CudaRegion:
         """See Region: the host cannot address it."""
         return None
 
+    def holds(self, data: memoryview) -> bool:
+        """See Region."""
+        return False
+
     def check_view(self, end: int) -> None:
         """See Region: there are no views."""
 

@@ -12,6 +12,9 @@ from trtserve_server.errors import InvalidRequest, RegionExists, RegionLimit, Re
 
 R = TypeVar("R")
 
+_MAX_REGIONS = 16_000
+"""Each is a mapping, and two once it was cut off; Linux gives a process 65,530, of which its own memory takes some."""
+
 
 class Region(Protocol):
     """A piece of shared memory. It is given back when nothing refers to it any more, requests included."""
@@ -32,6 +35,10 @@ class Region(Protocol):
 
         Others may change it at any time, and cut it off: then it holds zeros, and `check_view` tells.
         """
+        ...
+
+    def holds(self, data: memoryview) -> bool:
+        """Whether `data` belongs to a view."""
         ...
 
     def check_view(self, end: int) -> None:
@@ -57,15 +64,21 @@ class Window:
         """Fills `target`, which has the window's size. Raises InvalidRequest."""
         self.region.read(self.offset, target)
 
-    def write(self, data: bytes | memoryview) -> None:
-        """Writes `data` to the window's beginning. Raises InvalidRequest where it is longer than the window."""
+    def put(self, data: bytes | memoryview) -> None:
+        """Sees to it that `data` is at the window's beginning, where it may have been made: else it is written there.
+
+        Raises InvalidRequest where it is longer than the window or was cut off.
+        """
         data = memoryview(data)
         if data.nbytes > self.size:
             raise InvalidRequest(
                 f"{data.nbytes} bytes are to be written to the {self.size} that the request gives in shared memory"
                 f" region {self.region.name!r}; ask with a shared_memory_byte_size of at least {data.nbytes}"
             )
-        self.region.write(self.offset, data)
+        if self.region.holds(data):
+            self.check_view()
+        else:
+            self.region.write(self.offset, data)
 
     def view(self) -> np.ndarray | None:
         """The window as uint8, where it lies; see Region."""
@@ -86,7 +99,7 @@ class Regions:
 
     def __init__(self, limit: int | None = None) -> None:
         # Each holds a file descriptor, and connections need some as well.
-        self._limit = limit or resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+        self._limit = limit or min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2, _MAX_REGIONS)
         self._regions: dict[str, Region] = {}
         self.on_change: Callable[[], None] = lambda: None
         """Called when regions have come or gone: windows that were found before may not be what they were."""
@@ -99,8 +112,8 @@ class Regions:
             raise RegionExists(f"shared memory region {name!r} is registered already; unregister it first")
         if len(self._regions) >= self._limit:
             raise RegionLimit(
-                f"{self._limit} shared memory regions are registered, which is the most that this server's limit of"
-                " open files allows; unregister those that are not needed"
+                f"{self._limit} shared memory regions are registered, which is the most that this server's limits of"
+                " open files and mappings allow; unregister those that are not needed"
             )
 
     def add(self, region: Region) -> None:

@@ -33,6 +33,9 @@ import sys
 MACHINES = ("x86_64", "aarch64")
 """Where the C structures are as they are written down here."""
 
+MOST_BYTES = 1 << 44
+"""Of all ranges together: a client's file may have any size without taking memory, but addresses end at 128 TiB."""
+
 _SA_SIGINFO = 4
 _BUS_ADRERR = 2
 _CODE, _ADDRESS = 8, 16  # in siginfo_t
@@ -72,10 +75,12 @@ _ranges: dict[int, GuardedRange] = {}  # by start; every change is one step, and
 _former = _Action()
 
 
-def why_not() -> str:
-    """Why nothing can be guarded here; "" where it can."""
+def why_not(size: int = 0) -> str:
+    """Why no `size` bytes can be guarded here; "" where they can."""
     if sys.platform != "linux" or platform.machine() not in MACHINES:
         return f"memory can be guarded on Linux on {' and '.join(MACHINES)} only"
+    if size + sum(guarded.end - guarded.start for guarded in tuple(_ranges.values())) > MOST_BYTES:
+        return f"{MOST_BYTES >> 40} TiB of clients' memory are mapped, which is the most"
     return ""
 
 

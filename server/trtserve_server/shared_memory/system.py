@@ -44,7 +44,7 @@ class SystemRegion:
 
     def map(self) -> None:
         """Maps the region, where that can be guarded."""
-        self.why_copied = sigbus_guard.why_not()
+        self.why_copied = sigbus_guard.why_not(self.byte_size)
         if not self.why_copied:
             try:
                 self._mapping = Mapping(self._descriptor, self.offset, self.byte_size)
@@ -58,6 +58,10 @@ class SystemRegion:
         if not size or self._mapping is None or not self._mapping.is_shared(end) or not self._is_there(end):
             return None
         return self._bytes[offset:end]
+
+    def holds(self, data: memoryview) -> bool:
+        """See Region."""
+        return data.nbytes > 0 and np.may_share_memory(self._bytes, np.frombuffer(data, np.uint8))
 
     def check_view(self, end: int) -> None:
         """See Region."""

@@ -44,6 +44,9 @@ TOP = node("TopK", "a", "k", to=["b", "order"])
         ([node("MatMul", "x", "w", to="y"), node("TopK", "y", "k", to=["b", "order"])], "x"),
         # A constant has memory of its own, whatever else is done with it.
         ([node("Mul", "x", "w", to="y"), node("TopK", "w", "k", to=["b", "order"])], "xy"),
+        # Nor has what is left out.
+        ([node("Clip", "x", "", "w", to="a"), node("Clip", "a", "w", "", to="y")], "xy"),
+        ([node("Dropout", "x", to=["a", ""]), node("Clip", "a", "", "w", to="y")], "xy"),
         # As a size or a place.
         ([node("Range", "x", "x", "x", to="y")], ""),
         ([node("Cast", "x", to="a"), node("Expand", "w", "a", to="y")], "y"),

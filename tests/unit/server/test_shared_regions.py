@@ -194,8 +194,8 @@ def test_a_window_must_lie_inside_its_region(shared: SharedObject, offset: int, 
 def test_nothing_is_written_behind_a_window(shared: SharedObject) -> None:
     window = Window(opened(shared), 10, 4)
     with pytest.raises(InvalidRequest, match="5 bytes are to be written to the 4 .* of at least 5"):
-        window.write(bytes(5))
-    window.write(b"abcd")
+        window.put(bytes(5))
+    window.put(b"abcd")
     assert shared.memory[9:15] == b"\0abcd\0"
 
 
@@ -205,7 +205,7 @@ def test_the_descriptor_is_closed_when_nothing_uses_the_region_any_more(shared: 
     window = regions.window("r", 0, 4)
     regions.remove("r", SystemRegion)
     assert descriptors(shared.path) == 1
-    window.write(b"abcd")
+    window.put(b"abcd")
     del window
     assert descriptors(shared.path) == 0
 
@@ -314,4 +314,31 @@ def test_memory_that_was_away_while_it_was_used_is_known_and_copied_from_then_on
     assert again.in_place() is None
     assert np.asarray(again) == 7
     assert again.problem() is None
+    shared.close()
+
+
+def test_what_was_made_in_its_window_is_not_written_again_and_checked(shared: SharedObject, way: str) -> None:
+    window = Window(opened(shared), 16, 20)
+    view = window.view()
+    if view is None:
+        assert way == "copied"
+        return
+    view[:4] = 7
+    shared.memory[17] = 8
+    window.put(view[:4].data)
+    assert shared.memory[16:20] == bytes([7, 8, 7, 7])
+    shared.truncate(10)
+    with pytest.raises(InvalidRequest, match="has shrunk"):
+        window.put(view[:4].data)
+
+
+def test_a_file_of_more_than_there_are_addresses_for_is_copied(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    monkeypatch.setattr(sigbus_guard, "MOST_BYTES", 3 * mmap.PAGESIZE)
+    shared = SharedObject(2 * mmap.PAGESIZE)
+    kept = [opened(shared, 0, shared.size, name) for name in "12"]
+    assert [not region.why_copied for region in kept] == [way == "mapped", False]
+    shared.memory[5] = 9
+    target = bytearray(1)
+    kept[1].read(5, memoryview(target))
+    assert target == bytes([9])
     shared.close()
