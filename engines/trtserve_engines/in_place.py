@@ -22,6 +22,12 @@ class InPlace(NamedTuple):
     addresses: tuple[int, ...]
 
 
+Located = tuple[np.ndarray | None, int]
+"""An array and its address."""
+
+_NOWHERE: Located = None, 0
+
+
 def nothing_in_place(signature: Signature) -> InPlace:
     """Every tensor is staged."""
     return InPlace((None,) * len(signature.inputs), (None,) * len(signature.outputs), ())
@@ -34,21 +40,24 @@ def in_place_of(
     by_value: frozenset[str],
 ) -> InPlace:
     """The tensors of `part` that lie in place: of those in `by_value`, and of outputs those whose shape is known."""
-    inputs = [_aligned(_source(part[spec.name])) if spec.name in by_value else None for spec in signature.inputs]
+    inputs = [_source(part[spec.name]) if spec.name in by_value else _NOWHERE for spec in signature.inputs]
     outputs = []
     for spec, shape in zip(signature.outputs, output_shapes, strict=True):
         place = part.places.get(spec.name) if spec.name in by_value else None
-        outputs.append(None if place is None or shape is None else _aligned(place.array(spec.dtype, shape)))
-    return InPlace(inputs, outputs, tuple([0 if array is None else _address(array) for array in (*inputs, *outputs)]))
+        outputs.append(_NOWHERE if place is None or shape is None else _located(place.array(spec.dtype, shape)))
+    return InPlace(
+        [array for array, _ in inputs],
+        [array for array, _ in outputs],
+        tuple([address for _, address in (*inputs, *outputs)]),
+    )
 
 
-def _source(tensor: np.ndarray | TensorSource) -> np.ndarray | None:
-    return None if isinstance(tensor, np.ndarray | np.generic) else tensor.in_place()
+def _source(tensor: np.ndarray | TensorSource) -> Located:
+    return _NOWHERE if isinstance(tensor, np.ndarray | np.generic) else _located(tensor.in_place())
 
 
-def _aligned(array: np.ndarray | None) -> np.ndarray | None:
-    return None if array is None or _address(array) % ALIGNMENT else array
-
-
-def _address(array: np.ndarray) -> int:
-    return int(array.__array_interface__["data"][0])
+def _located(array: np.ndarray | None) -> Located:
+    if array is None:
+        return _NOWHERE
+    address = int(array.__array_interface__["data"][0])
+    return _NOWHERE if address % ALIGNMENT else (array, address)
