@@ -8,11 +8,12 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from trtserve_engines.command_line import EXIT_USAGE, CommandLine
+from trtserve_engines.command_line import EXIT_USAGE, CommandLine, packages_of
 from trtserve_engines.config import ConfigError
 from trtserve_engines.options import add_arguments, as_mapping, build, from_arguments, merged
 from trtserve_server import __version__
 from trtserve_server.config import ServerConfig
+from trtserve_server.grpc_listener import prefer_quick_listener
 from trtserve_server.log_output import LogOutput
 from trtserve_server.models.memory import use_one_heap
 from trtserve_server.options import from_environment, toml_text
@@ -60,8 +61,9 @@ def read_config(parsed: argparse.Namespace, environment: Mapping[str, str]) -> S
 
 def config_text(config: ServerConfig) -> str:
     """The effective configuration of the server, and of each model as a comment, as a file for --config."""
-    from trtserve_server.models.effective import described
-    from trtserve_server.models.repository import find_models
+    with packages_of("server", "trtserve"):
+        from trtserve_server.models.effective import described
+        from trtserve_server.models.repository import find_models
 
     parts = [toml_text(as_mapping(config)), *(described(version, config) for version in find_models(config))]
     return "\n\n".join(parts)
@@ -86,10 +88,12 @@ def _run(config: ServerConfig, started: float) -> int:
     output = LogOutput(config)
     output.install()
     use_one_heap()
-    # Imported here, so that --help and mistakes are answered at once.
-    import uvloop
+    prefer_quick_listener(os.environ)
+    # Imported here, so that --help and mistakes are answered at once, and gRPC reads its variable.
+    with packages_of("server", "trtserve"):
+        import uvloop
 
-    from trtserve_server.lifecycle import serve
+        from trtserve_server.lifecycle import serve
 
     return uvloop.run(serve(config, output, started))
 

@@ -12,7 +12,7 @@ from trtserve_engines.sources import PlacedArrays
 from trtserve_protos import wire
 from trtserve_protos.tensors import raw_from_array
 from trtserve_server.errors import InvalidRequest
-from trtserve_server.request import Complete, InferRequest, InferResponse, Outcome
+from trtserve_server.request import Complete, InferRequest, InferResponse, Outcome, held_bytes
 from trtserve_server.rpc.infer_plan import InferPlan, Raw, checked_array
 from trtserve_server.rpc.shared_tensors import OFFSET, REGION, SIZE, shared_input
 from trtserve_server.shared_memory.regions import Window
@@ -88,7 +88,7 @@ class SharedPlan(InferPlan):
         shared = [each for each in (*arrays.values(), *places) if isinstance(each, SharedTensor | SharedPlace)]
         if shared:
             complete = partial(_complete, shared, complete)
-        return super().request(arrays, complete, now, deadline, size)
+        return super().request(arrays, complete, now, deadline, max(size, held_bytes(arrays)))
 
     def raw_response(self, response: InferResponse, request_id: str) -> list[Raw | np.ndarray]:
         """See InferPlan."""
