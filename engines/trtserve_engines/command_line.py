@@ -1,4 +1,4 @@
-"""A command line whose mistakes are answered in one line: an unknown flag, a package that is not installed."""
+"""A command line whose mistakes, packages that are not installed among them, are answered in one line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXIT_USAGE = 2
 
 
 class CommandLine(argparse.ArgumentParser):
-    """Never guesses a shortened flag. A mistake ends the process with EXIT_USAGE."""
+    """Never guesses a shortened flag. A mistake ends the process with EXIT_USAGE and the nearest flag that is known."""
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__(allow_abbrev=False, **keywords)
@@ -35,11 +35,14 @@ class CommandLine(argparse.ArgumentParser):
 
 
 @contextmanager
-def packages_of_extra(extra: str, program: str) -> Iterator[None]:
-    """Around imports: ends the process with EXIT_USAGE and one line where a package that they need is missing."""
+def packages_of(extra: str, program: str) -> Iterator[None]:
+    """Around imports: ends the process with EXIT_USAGE where one of the packages of trtserve's `extra` is missing."""
     try:
         yield
     except ModuleNotFoundError as error:
-        install = f"pip install 'trtserve[{extra}]'"
-        print(f"{program}: the package {error.name} is not installed; install it with: {install}", file=sys.stderr)
+        print(
+            f"{program}: the package {error.name!r} is not installed; {program} needs those of its extra:"
+            f" pip install 'trtserve[{extra}]'",
+            file=sys.stderr,
+        )
         raise SystemExit(EXIT_USAGE) from None

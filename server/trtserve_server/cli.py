@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from trtserve_engines.command_line import EXIT_USAGE, CommandLine, packages_of_extra
+from trtserve_engines.command_line import EXIT_USAGE, CommandLine, packages_of
 from trtserve_engines.config import ConfigError
 from trtserve_engines.options import add_arguments, as_mapping, build, from_arguments, merged
 from trtserve_server import __version__
@@ -18,7 +18,6 @@ from trtserve_server.log_output import LogOutput
 from trtserve_server.models.memory import use_one_heap
 from trtserve_server.options import from_environment, toml_text
 
-PROGRAM = "trtserve"
 CONFIG_VARIABLE = "TRTSERVE_CONFIG"
 EXIT_INTERRUPTED = 130
 
@@ -39,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise ConfigError("nothing to serve; name an ONNX file (trtserve MODEL.onnx) or --model-repository DIR")
         raise SystemExit(_run(config, started))
     except ConfigError as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        print(f"trtserve: {error}", file=sys.stderr)
         raise SystemExit(EXIT_USAGE) from None
     except KeyboardInterrupt:  # before the server itself takes signals
         raise SystemExit(EXIT_INTERRUPTED) from None
@@ -62,20 +61,21 @@ def read_config(parsed: argparse.Namespace, environment: Mapping[str, str]) -> S
 
 def config_text(config: ServerConfig) -> str:
     """The effective configuration of the server, and of each model as a comment, as a file for --config."""
-    with packages_of_extra("server", PROGRAM):
+    with packages_of("server", "trtserve"):
         from trtserve_server.models.effective import described
         from trtserve_server.models.repository import find_models
+
     parts = [toml_text(as_mapping(config)), *(described(version, config) for version in find_models(config))]
     return "\n\n".join(parts)
 
 
 def _parser() -> CommandLine:
     parser = CommandLine(
-        prog=PROGRAM,
+        prog="trtserve",
         description="Serves ONNX models over gRPC by the Open Inference Protocol.",
         epilog="Every option may also stand in the --config file and in the environment as TRTSERVE_NAME.",
     )
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    parser.add_argument("--version", action="version", version=f"trtserve {__version__}")
     parser.add_argument(
         "--config", metavar="FILE.toml", help=f"read options from this file (or from ${CONFIG_VARIABLE})"
     )
@@ -90,10 +90,11 @@ def _run(config: ServerConfig, started: float) -> int:
     use_one_heap()
     prefer_quick_listener(os.environ)
     # Imported here, so that --help and mistakes are answered at once, and gRPC reads its variable.
-    with packages_of_extra("server", PROGRAM):
+    with packages_of("server", "trtserve"):
         import uvloop
 
         from trtserve_server.lifecycle import serve
+
     return uvloop.run(serve(config, output, started))
 
 

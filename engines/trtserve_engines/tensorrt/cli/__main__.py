@@ -1,13 +1,13 @@
-"""`python -m trtserve_engines.tensorrt.cli` is `trtserve-build`: its commands, or what they lack."""
+"""`python -m trtserve_engines.tensorrt.cli` is `trtserve-build`; says how to install what it needs."""
 
-from trtserve_engines.command_line import packages_of_extra
+from trtserve_engines.command_line import packages_of
 
 
 def main() -> None:
-    """Runs `trtserve-build`, whose packages a client alone does not have."""
-    with packages_of_extra("server", "trtserve-build"):
-        from trtserve_engines.tensorrt.cli import main as commands
-    commands.main()
+    """Runs the command that the process was started with; see `main.main`."""
+    with packages_of("server", "trtserve-build"):
+        from trtserve_engines.tensorrt.cli.main import main as run
+    run()
 
 
 if __name__ == "__main__":
