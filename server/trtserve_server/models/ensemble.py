@@ -12,10 +12,10 @@ from trtserve_engines.config import ConfigError
 from trtserve_engines.signature import Signature
 from trtserve_server.config import ModelConfig
 from trtserve_server.errors import RequestCancelled, RequestError, ServerStopping
-from trtserve_server.models.admission import batch_rows, check_inputs, request_rows
 from trtserve_server.models.effective import EffectiveConfig, completed_config
 from trtserve_server.models.ensemble_graph import Graph, batch_size_of, graph_of, signature_of
 from trtserve_server.models.ensemble_run import EnsembleRun, Find
+from trtserve_server.models.input_checks import batch_rows, check_inputs, request_rows
 from trtserve_server.models.loader import read_labels
 from trtserve_server.models.repository import ModelVersion
 from trtserve_server.models.response_cache import ModelCache, ResponseCache
