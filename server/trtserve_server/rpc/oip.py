@@ -109,32 +109,30 @@ class OipService:
 
     async def model_infer(self, data: bytes, context: Context, *, explained: bool = False) -> bytes:
         """Runs a request and gives its outputs; `explained` adds where the time went."""
-        with self._intake:
-            future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-            parts = wire.split_infer_request(data)
-            now = monotonic()
-            plan, request = self._codec.decode(
-                parts, partial(settle, future), now, deadline_of(context, now), len(data)
-            )
-            plan.model.submit((request,))
-            try:
-                outcome = await future
-            except asyncio.CancelledError:
-                plan.model.cancel(request)
-                raise
-            if isinstance(outcome, RequestError):
-                raise outcome
-            return b"".join(self._codec.encode(plan, outcome, parts.id, explained=explained))
+        self._intake.enter(context)
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        parts = wire.split_infer_request(data)
+        now = monotonic()
+        plan, request = self._codec.decode(parts, partial(settle, future), now, deadline_of(context, now), len(data))
+        plan.model.submit((request,))
+        try:
+            outcome = await future
+        except asyncio.CancelledError:
+            plan.model.cancel(request)
+            raise
+        if isinstance(outcome, RequestError):
+            raise outcome
+        return b"".join(self._codec.encode(plan, outcome, parts.id, explained=explained))
 
     async def model_stream_infer(self, context: Context) -> None:
         """Runs the requests of a stream. Raises ServerStopping."""
-        with self._intake:
-            stream = InferStream(self._codec, context, self._stream_window)
-            self.streams.add(stream)
-            try:
-                await stream.run()
-            finally:
-                self.streams.discard(stream)
+        self._intake.enter(context)
+        stream = InferStream(self._codec, context, self._stream_window)
+        self.streams.add(stream)
+        try:
+            await stream.run()
+        finally:
+            self.streams.discard(stream)
 
     def end_streams(self) -> None:
         """Ends every stream once what was read from it is answered."""

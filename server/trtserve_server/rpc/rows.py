@@ -37,8 +37,8 @@ class RowInferenceService:
 
     async def infer_rows(self, data: bytes, context: Context) -> None:
         """Runs one batch. Raises RequestError and ProtocolError."""
-        with self._intake:
-            await RowCall(self._codec, context, data, self._max_window).run()
+        self._intake.enter(context)
+        await RowCall(self._codec, context, data, self._max_window).run()
 
 
 class RowCall:
