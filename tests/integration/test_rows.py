@@ -22,7 +22,7 @@ from tests.support.slow_caller import SlowCaller
 from trtserve_client import aio
 from trtserve_protos import row_inference
 from trtserve_protos.oip import ModelInferRequest
-from trtserve_protos.timing import ASK
+from trtserve_protos.wishes import TIMING, metadata_key
 from trtserve_server.config import TraceConfig
 from trtserve_server.rpc.rows import RowCall
 
@@ -86,10 +86,10 @@ def test_the_caller_chooses_the_rows_of_an_answer(double: RunningServer, connect
 
 
 def test_a_batch_smaller_than_an_answer_is_one_answer(double: RunningServer, connect: Connect) -> None:
-    (answer,) = infer_rows(connect(double), batch(3, "double", id="mine"), metadata=[(ASK, "true")])
+    (answer,) = infer_rows(connect(double), batch(3, "double", id="mine"), metadata=[(metadata_key(TIMING), "true")])
     assert ranges([answer], 2) == [(0, 3)]
     assert (answer.response.id, answer.response.model_name) == ("mine", "double")
-    assert answer.response.parameters[f"{ASK}-batch_rows"].int64_param == 3
+    assert answer.response.parameters[f"{TIMING}_batch_rows"].int64_param == 3
 
 
 def test_strings_are_cut_like_all_else(serve: Serve, connect: Connect, tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from time import monotonic
 
 import grpc
 
-from trtserve_protos import row_inference, timing, wire
+from trtserve_protos import row_inference, wire
 from trtserve_server.errors import InvalidRequest, RequestError
 from trtserve_server.request import InferRequest, Outcome
 from trtserve_server.rpc.answers import Answers, Lane, Place
+from trtserve_server.rpc.call_wishes import call_wishes
 from trtserve_server.rpc.handlers import Context, deadline_of, generic_handler
 from trtserve_server.rpc.infer_codec import InferCodec
 from trtserve_server.rpc.intake import Intake
@@ -62,7 +63,7 @@ class RowCall:
         self._lane = Lane()
         self._in_order = options.in_order
         self._in_flight: dict[Place, InferRequest] = {}
-        self._explained = (timing.ASK, "true") in (context.invocation_metadata() or ())
+        self._wishes = call_wishes(context.invocation_metadata())
         self._deadline = deadline_of(context, monotonic())
 
     async def run(self) -> None:
@@ -93,6 +94,8 @@ class RowCall:
         size = self._size_bytes * count // self._rows
         request = self._codec.request(self._plan, self._id, piece, complete, monotonic(), self._deadline, size)
         request.rows = count
+        if not self._wishes.cache:
+            request.cached_outputs = None
         self._in_flight[place] = request
         self._model.submit((request,))
 
@@ -101,7 +104,7 @@ class RowCall:
         try:
             if isinstance(outcome, RequestError):
                 raise outcome
-            pieces = self._codec.encode(self._plan, outcome, self._id, explained=self._explained)
+            pieces = self._codec.encode(self._plan, outcome, self._id, explained=self._wishes.timing)
             self._answers.put(place, wire.rows_response(first, count, pieces))
         except Exception as error:
             self._answers.put(place, error)
