@@ -97,7 +97,7 @@ class App:
                 **shared_memory_calls(self._shared_memory),
             },
         )
-        self._rows = RowInferenceService(self.codec, self._intake, config.stream_window)
+        self._rows = RowInferenceService(self.codec, self._intake, host.budget, config.stream_window)
         self._serving = False
         self._metrics: MetricsServer | None = None
         self._loop_statistics = LoopStatistics()

@@ -130,6 +130,35 @@ def test_no_more_pieces_are_under_way_than_the_window_holds(script: Script) -> N
     assert sorted(ranges(answers)) == [(row, 1) for row in range(10)]
 
 
+@pytest.mark.parametrize("levels", ["", "levels = [{ level = 1, max_queue_size = 1 }]\n"])
+def test_the_pieces_of_a_batch_are_not_refused_because_of_each_other(
+    serve: Serve, connect: Connect, tmp_path: Path, levels: str
+) -> None:
+    make_models.save(make_models.scale(2.0), tmp_path / "double" / "1" / "model.onnx")
+    batching = "[batching]\nmax_queue_size = 2\npriority_levels = 2\n"
+    (tmp_path / "double" / "model.toml").write_text(f"max_batch_size = 1\n{levels}{batching}")
+    for inline_run_limit_us in (0, 1_000_000):
+        server = serve(model_repository=(str(tmp_path),), inline_run_limit_us=inline_run_limit_us)
+        assert len(ranges(infer_rows(connect(server), batch(50, "double")), 2)) == 50
+
+
+def test_a_batch_counts_whole_among_the_memory_in_flight(script: Script) -> None:
+    m = script(default_max_batch_size=1, max_inflight_bytes=5000)
+    m.gate.shut()
+    answers = infer_rows(m.client, batch(250), window=1)  # 4000 bytes
+    m.gate.batch()
+    for refused in (m.client.future(infer_request("m", {"x": np.zeros((1, 400), np.float32)})), infer_rows(m.client, batch(100))):
+        with pytest.raises(grpc.RpcError) as caught:
+            refused.result() if isinstance(refused, grpc.Future) else list(refused)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "max_inflight_bytes = 5000" in caught.value.details()
+        assert "grpc-retry-pushback-ms" in dict(caught.value.trailing_metadata())
+    m.gate.open()
+    assert len(ranges(answers)) == 250
+    m.server.wait_until(lambda: m.server.app.registry._host.budget.held == 0)
+    assert len(ranges(infer_rows(m.client, batch(1000)))) == 1000  # alone it may pass the limit
+
+
 def test_the_servers_window_is_the_most(script: Script) -> None:
     m = script(default_max_batch_size=1, stream_window=2)
     m.gate.shut()

@@ -436,11 +436,11 @@ def test_a_request_whose_timeout_passes_is_an_error_inside_the_stream(script: Sc
     held = m.client.future(request(0))
     m.gate.batch()
     late = request(1)
-    late.parameters["timeout"].int64_param = 1000
+    late.parameters["timeout"].int64_param = 50_000
     stream = m.client.stream([late, request(2)])
     answer = next(stream)
     assert answer.infer_response.id == "1"
-    assert answer.error_message == "the request's timeout of 1 ms passed while it waited in the queue"
+    assert answer.error_message == "the request's timeout of 50 ms passed while it waited in the queue"
     m.gate.open()
     assert numbers(stream) == [2]
     held.result()

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from trtserve_server.errors import RequestError
+from trtserve_server.errors import Overloaded, RequestError
 from trtserve_server.models.ensemble_graph import Graph
 from trtserve_server.models.model import Model
 from trtserve_server.request import BatchTiming, InferRequest, InferResponse, Outcome
@@ -43,7 +43,7 @@ class EnsembleRun:
         ]
         self._left = len(graph.steps)
         self._running: dict[int, tuple[Model, InferRequest]] = {}
-        self._timings: list[BatchTiming] = []
+        self._answers: list[InferResponse] = []
         self._done = False
         self._due: deque[int] = deque()
         self._launching = False
@@ -101,7 +101,7 @@ class EnsembleRun:
         if isinstance(outcome, RequestError):
             self._finish(self._at_step(number, outcome))
             return
-        self._timings.append(outcome.timing)
+        self._answers.append(outcome)
         self._now = max(self._now, outcome.timing.ended)
         self._left -= 1
         made = {tensor: outcome.outputs[name] for name, tensor in self._graph.steps[number].outputs.items()}
@@ -117,20 +117,23 @@ class EnsembleRun:
         self._launch_due()
 
     def _response(self) -> InferResponse:
-        timings = self._timings
+        """The outputs, and the phases of all steps in sum, as if all the waits had come first."""
+        arrived = self.request.arrived
+        timings = [answer.timing for answer in self._answers]
+        cut = arrived + sum(answer.batch_wait_s for answer in self._answers)
         timing = BatchTiming(
             self._name,
             self.request.rows,
-            idle_since=min(timing.idle_since for timing in timings),
-            cut=min(timing.cut for timing in timings),
-            started=min(timing.started for timing in timings),
+            idle_since=arrived,
+            cut=cut,
+            started=cut + sum(answer.queue_s for answer in self._answers),
             ended=self._now,
             input_ns=sum(timing.input_ns for timing in timings),
             compute_ns=sum(timing.compute_ns for timing in timings),
             output_ns=sum(timing.output_ns for timing in timings),
         )
         outputs = {name: self._tensors[name] for name in self._graph.outputs}
-        return InferResponse(outputs, self.request.arrived, timing)
+        return InferResponse(outputs, arrived, timing)
 
     def _finish(self, outcome: Outcome) -> None:
         if self._done:
@@ -143,4 +146,7 @@ class EnsembleRun:
         self._on_done(self, outcome)
 
     def _at_step(self, number: int, error: RequestError) -> RequestError:
-        return type(error)(f"ensemble {self._name!r}, {self._graph.shown(number)}: {error}")
+        named = type(error)(f"ensemble {self._name!r}, {self._graph.shown(number)}: {error}")
+        if isinstance(error, Overloaded) and isinstance(named, Overloaded):
+            named.retry_after_s = error.retry_after_s
+        return named

@@ -13,6 +13,7 @@ from time import monotonic
 import grpc
 
 from trtserve_protos import row_inference, wire
+from trtserve_server.config import ModelConfig
 from trtserve_server.errors import InvalidRequest, RequestError
 from trtserve_server.request import InferRequest, Outcome
 from trtserve_server.rpc.answers import Answers, Lane, Place
@@ -20,14 +21,16 @@ from trtserve_server.rpc.call_wishes import call_wishes
 from trtserve_server.rpc.handlers import Context, deadline_of, generic_handler
 from trtserve_server.rpc.infer_codec import InferCodec
 from trtserve_server.rpc.intake import Intake
+from trtserve_server.scheduling.budget import ByteBudget
 
 
 class RowInferenceService:
     """The calls of trtserve.v1.RowInference."""
 
-    def __init__(self, codec: InferCodec, intake: Intake, max_window: int) -> None:
+    def __init__(self, codec: InferCodec, intake: Intake, budget: ByteBudget, max_window: int) -> None:
         self._codec = codec
         self._intake = intake
+        self._budget = budget
         self._max_window = max_window
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -37,9 +40,14 @@ class RowInferenceService:
         )
 
     async def infer_rows(self, data: bytes, context: Context) -> None:
-        """Runs one batch. Raises RequestError and ProtocolError."""
+        """Runs one batch, which counts whole until its last row is sent. Raises RequestError and ProtocolError."""
         self._intake.enter(context)
-        await RowCall(self._codec, context, data, self._max_window).run()
+        call = RowCall(self._codec, context, data, self._max_window)
+        self._budget.take(call.size_bytes, monotonic())
+        try:
+            await call.run()
+        finally:
+            self._budget.give(call.size_bytes)
 
 
 class RowCall:
@@ -50,16 +58,19 @@ class RowCall:
         parts = wire.split_infer_request(batch)
         self._codec = codec
         self._id = parts.id
-        self._size_bytes = len(data)
         self._plan, self._inputs, self._rows = codec.decode_batch(parts)
         self._model = self._plan.model
+        # Inputs are views of the message, or more than it where they came out of shared memory.
+        self.size_bytes = max(len(data), sum(array.nbytes for array in self._inputs.values()))
         self._step = options.rows_per_answer or self._model.max_batch_size
         if self._step > self._model.max_batch_size:
             raise InvalidRequest(
                 f"rows_per_answer = {self._step}; model {self._model.name!r} takes at most"
                 f" {self._model.max_batch_size} rows at once (max_batch_size)"
             )
-        self._answers = Answers(context.write, min(options.window or max_window, max_window))
+        # No more than may wait: pieces must not be refused because of each other.
+        window = min(options.window or max_window, max_window, _most_waiting(self._model.config))
+        self._answers = Answers(context.write, window)
         self._lane = Lane()
         self._in_order = options.in_order
         self._in_flight: dict[Place, InferRequest] = {}
@@ -91,8 +102,8 @@ class RowCall:
         piece = {name: array[first : first + count] for name, array in self._inputs.items()}
         place = self._answers.take(self._lane if self._in_order else None)
         complete = partial(self._answer, place, first, count)
-        size = self._size_bytes * count // self._rows
-        request = self._codec.request(self._plan, self._id, piece, complete, monotonic(), self._deadline, size)
+        # A piece has no bytes of its own: the batch that it is a view of is counted.
+        request = self._codec.request(self._plan, self._id, piece, complete, monotonic(), self._deadline, 0)
         request.rows = count
         if not self._wishes.cache:
             request.cached_outputs = None
@@ -108,3 +119,9 @@ class RowCall:
             self._answers.put(place, wire.rows_response(first, count, pieces))
         except Exception as error:
             self._answers.put(place, error)
+
+
+def _most_waiting(config: ModelConfig) -> int:
+    """How many requests may wait for the model, whatever their priority."""
+    levels = [level.max_queue_size for level in config.levels if level.max_queue_size]
+    return min([config.batching.max_queue_size, *levels])

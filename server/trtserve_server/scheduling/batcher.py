@@ -22,8 +22,8 @@ from trtserve_server.errors import (
     RequestError,
     ServerStopping,
 )
-from trtserve_server.request import BatchKey, BatchTiming, InferRequest
-from trtserve_server.scheduling.admission import MARGIN
+from trtserve_server.request import BatchTiming, InferRequest
+from trtserve_server.scheduling.admission import MARGIN, late_at_its_turn, late_in_the_queue
 from trtserve_server.scheduling.batch import Batch, fail_batch, resolve, resolve_batch, row_problem
 from trtserve_server.scheduling.budget import ByteBudget
 from trtserve_server.scheduling.forecast import Forecast
@@ -105,7 +105,7 @@ class Batcher:
                 if lone is not None:
                     self._launch(lone, [request], now, "the caller is alone")
                     return
-                self._enqueue(request)
+                self._enqueue(request, now)
             except RequestError as error:
                 self._complete(request, error)
         self._wake()
@@ -176,17 +176,17 @@ class Batcher:
         if start_by != math.inf and (reason := self._forecast.refusal(request, start_by, now)):
             raise DeadlineExceeded(f"model {self._name!r}: {reason}")
         try:
-            self._budget.take(request.size_bytes)
+            self._budget.take(request.size_bytes, now)
         except Overloaded as error:
-            error.retry_after_s = self._forecast.retry_after_s()
+            error.retry_after_s = max(error.retry_after_s, self._forecast.retry_after_s(now))
             raise
 
-    def _enqueue(self, request: InferRequest) -> None:
+    def _enqueue(self, request: InferRequest, now: float) -> None:
         try:
             self._queue.push(request)
         except Overloaded as error:
             self._budget.give(request.size_bytes)
-            error.retry_after_s = self._forecast.retry_after_s()
+            error.retry_after_s = self._forecast.retry_after_s(now)
             raise
 
     def _lone_instance(self, requests: int) -> Instance | None:
@@ -235,12 +235,12 @@ class Batcher:
         """Cuts batches as long as the policy says so, then sets the timer for what it waits for."""
         now = self._reactor.now()
         for request in self._queue.expired(now):
-            self._drop(request, _expired(request, now))
+            self._drop(request, late_in_the_queue(now, request.deadline, request.expires - request.arrived))
         due = math.inf
         while (head := self._queue.head()) is not None and (instance := self._pool.find()) is not None:
             decision = self._decide(head, now)
             if isinstance(decision, Dispatch):
-                if self._send(instance, decision, now) and self._quiet is not None:
+                if self._send(instance, decision, head, now) and self._quiet is not None:
                     break
                 continue
             due = self._dispatch_others(instance, now)
@@ -257,7 +257,7 @@ class Batcher:
             if isinstance(decision, WaitUntil):
                 due = min(due, decision.time)
             elif isinstance(decision, Dispatch) and free is not None:
-                self._send(free, decision, now, lane.key)
+                self._send(free, decision, lane, now)
                 free = self._pool.find()
         return due
 
@@ -266,16 +266,18 @@ class Batcher:
         # An instance has been found: where none is idle, it can take a batch behind the one that it runs.
         return decide(waiting.rows, waiting.oldest, latest, self._pool.idle, now, self._policy, spare=True)
 
-    def _send(self, instance: Instance, decision: Dispatch, now: float, key: BatchKey | None = None) -> bool:
+    def _send(self, instance: Instance, decision: Dispatch, waiting: Waiting, now: float) -> bool:
         """Cuts a batch and hands it over; False where all that it would have held was too late."""
-        requests, late = self._queue.take(
-            decision.rows, key, ends=now + self._forecast.run_s(decision.rows, now) * MARGIN
+        run_s = self._forecast.run_s(decision.rows, now)
+        at_once = self._pool.idle and instance.idle_since <= waiting.oldest  # nobody has waited for a turn
+        requests, late, short = self._queue.take(
+            decision.rows, waiting.key, ends=now + run_s * (1.0 if at_once else MARGIN)
         )
         for request in late:
-            left_ms = (request.deadline - now) * 1e3
-            self._drop(request, f"its turn came with {left_ms:.3g} ms left, too little for the run of the model")
+            self._drop(request, late_at_its_turn(request.deadline - now, run_s))
         if requests:
-            self._launch(instance, requests, now, decision.reason)
+            reason = f"{decision.reason}, the next request does not fit" if short else decision.reason
+            self._launch(instance, requests, now, reason)
         return bool(requests)
 
     def _launch(self, instance: Instance, requests: Sequence[InferRequest], now: float, reason: str) -> None:
@@ -337,10 +339,3 @@ class Batcher:
         if self._on_drained and not len(self._queue) and not self._running:
             on_drained, self._on_drained = self._on_drained, None
             on_drained()
-
-
-def _expired(request: InferRequest, now: float) -> str:
-    if request.deadline <= now:
-        return "the deadline passed while the request waited in the queue"
-    waited_ms = (request.expires - request.arrived) * 1e3
-    return f"the request's timeout of {waited_ms:.6g} ms passed while it waited in the queue"

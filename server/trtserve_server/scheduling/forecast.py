@@ -53,9 +53,9 @@ class Forecast:
         """In how many seconds all that waits now will have been run."""
         return self._queue.rows * self._pace.row_s
 
-    def retry_after_s(self) -> float:
+    def retry_after_s(self, now: float) -> float:
         """When a refused request had better come again: half of what waits is gone, and nobody idle yet."""
-        return self.drain_s() / 2
+        return max(self.drain_s() / 2, self._until_idle_s(now))
 
     def _until_idle_s(self, now: float) -> float:
         oldest = self._watchdog.oldest()

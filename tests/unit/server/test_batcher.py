@@ -267,6 +267,17 @@ def test_a_cut_batch_says_why_at_debug(caplog):
     assert "2 rows of 2 requests to i0 (full); 1 requests still wait" in caplog.text
 
 
+def test_a_batch_that_is_cut_short_says_that_the_next_request_does_not_fit(caplog):
+    with caplog.at_level(logging.DEBUG):
+        rig = Rig(max_rows=4)
+        for value in range(2):
+            rig.submit(value, rows=3)
+        rig.reactor.run()
+        rig.instances[0].finish()
+    assert "3 rows of 1 requests to i0 (full, the next request does not fit); 1 requests still wait" in caplog.text
+    assert "3 rows of 1 requests to i0 (instance idle); 0 requests still wait" in caplog.text
+
+
 steps = st.lists(
     st.one_of(
         st.tuples(
