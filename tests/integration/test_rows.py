@@ -147,7 +147,10 @@ def test_a_batch_counts_whole_among_the_memory_in_flight(script: Script) -> None
     m.gate.shut()
     answers = infer_rows(m.client, batch(250), window=1)  # 4000 bytes
     m.gate.batch()
-    for refused in (m.client.future(infer_request("m", {"x": np.zeros((1, 400), np.float32)})), infer_rows(m.client, batch(100))):
+    for refused in (
+        m.client.future(infer_request("m", {"x": np.zeros((1, 400), np.float32)})),
+        infer_rows(m.client, batch(100)),
+    ):
         with pytest.raises(grpc.RpcError) as caught:
             refused.result() if isinstance(refused, grpc.Future) else list(refused)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -122,8 +122,8 @@ def _server_side(call: ServerStreamCall) -> Any:
 async def _guarded(running: Awaitable[None], context: Context) -> None:
     try:
         await running
-    except grpc.aio.AbortError:
-        raise
+    except (grpc.aio.AbortError, grpc.aio.InternalError):
+        raise  # the call is over: ended by us, or an answer could not be written because the caller is gone
     except Exception as error:
         await _abort(context, error)
 
