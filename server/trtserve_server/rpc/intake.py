@@ -16,18 +16,18 @@ _MOST_PERIODS = 10
 
 
 class Intake:
-    """`inside` counts the calls that were let in and have not ended."""
+    """`inside` counts the calls that were let in and have not ended; `closed` says that no more are."""
 
     def __init__(self) -> None:
         self.inside = 0
         self._latest = 0.0
-        self._closed = False
+        self.closed = False
         self._empty = asyncio.Event()
 
     def enter(self, context: Context) -> None:
         """Lets a call in. Raises ServerStopping once closed."""
         self._latest = monotonic()
-        if self._closed:
+        if self.closed:
             raise ServerStopping("the server is stopping; send elsewhere")
         self.inside += 1
         # Not when its handler returns: an answer may still be on its way to a slow reader.
@@ -35,7 +35,7 @@ class Intake:
 
     def close(self) -> None:
         """Lets no call in from now on."""
-        self._closed = True
+        self.closed = True
 
     async def empty(self, timeout_s: float) -> bool:
         """Waits until the last call has ended, for at most so long; whether it has. Only after `close`."""
@@ -54,5 +54,5 @@ class Intake:
 
     def _ended(self, context: Context) -> None:
         self.inside -= 1
-        if not self.inside and self._closed:
+        if not self.inside and self.closed:
             self._empty.set()

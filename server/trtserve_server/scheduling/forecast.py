@@ -54,8 +54,13 @@ class Forecast:
         return self._queue.rows * self._pace.row_s
 
     def retry_after_s(self, now: float) -> float:
-        """When a refused request had better come again: half of what waits is gone, and nobody idle yet."""
-        return max(self.drain_s() / 2, self._until_idle_s(now))
+        """When a refused request had better come again: half of what waits is gone, and nobody idle yet.
+
+        Where what runs should have ended already, or nothing is known, that is as long again as it has run.
+        """
+        oldest = self._watchdog.oldest()
+        run_s = self._until_idle_s(now) or (now - oldest[0] if oldest else 0.0)
+        return max(self.drain_s() / 2, run_s)
 
     def _until_idle_s(self, now: float) -> float:
         oldest = self._watchdog.oldest()

@@ -216,6 +216,16 @@ def test_a_refusal_before_anything_was_measured_in_a_crowd_waits_for_what_runs()
     assert rig.answer(4).retry_after_s == pytest.approx(0.4)
 
 
+def test_a_refusal_while_a_run_takes_longer_than_known_waits_as_long_again():
+    rig = Rig(max_rows=1, max_queue_size=1)
+    for value in range(2):
+        rig.submit(value)
+        rig.reactor.run()
+    rig.reactor.advance(0.3)
+    rig.submit(2)
+    assert rig.answer(2).retry_after_s == pytest.approx(0.3)
+
+
 def test_requests_over_the_budget_of_the_server_are_refused_until_answers_have_gone_out():
     reactor = ManualReactor()
     host = Host(reactor, max_inflight_bytes=100)
