@@ -123,6 +123,30 @@ def test_every_kind_of_call_tells_all_of_it_in_either_way(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_an_ensemble_tells_the_sum_of_its_steps_and_a_cached_answer_that_nothing_ran(
+    serve: Callable[..., RunningServer], connect: Callable[..., Client], tmp_path: Path, kind: Callable[..., Any]
+) -> None:
+    make_models.save(make_models.scale(2.0), tmp_path / "double" / "1" / "model.onnx")
+    steps = [
+        f'[[ensemble]]\nmodel = "double"\ninputs = {{ x = "{given}" }}\noutputs = {{ y = "{made}" }}\n'
+        for given, made in (("x", "mid"), ("mid", "y"))
+    ]
+    (tmp_path / "twice").mkdir()
+    (tmp_path / "twice" / "model.toml").write_text("response_cache = true\n" + "".join(steps))
+    client = connect(serve(model_repository=(str(tmp_path),), inline_run_limit_us=0))
+    timing = timing_of(kind(client, request("twice"), BY_METADATA))
+    assert timing[5:] == (1, "twice", "ensemble")
+    parts = client.statistics("double").inference_stats
+    assert timing.queue_ns + timing.batch_wait_ns == pytest.approx(parts.queue.ns, abs=10)
+    assert (timing.input_ns, timing.compute_ns) == (parts.compute_input.ns, parts.compute_infer.ns)
+    assert timing.output_ns == parts.compute_output.ns
+    whole = client.statistics("twice").inference_stats
+    assert whole.queue.ns == pytest.approx(parts.queue.ns, abs=10)
+    cached = timing_of(kind(client, request("twice"), BY_METADATA))
+    assert cached[1:] == (0, 0, 0, 0, 1, "cache", "ensemble")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_metadata_that_says_neither_yes_nor_no_is_refused(
     double: RunningServer, connect: Callable[..., Client], kind: Callable[..., Any]
 ) -> None:

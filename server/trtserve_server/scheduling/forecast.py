@@ -11,7 +11,7 @@ from trtserve_server.scheduling.pool import Pool
 from trtserve_server.scheduling.queue import RequestQueue
 from trtserve_server.scheduling.watchdog import Watchdog
 
-_FRESH_S = 1.0
+FRESH_S = 1.0
 """After so long without a run, what a run takes is tried again instead of trusted: a slow start is not for ever."""
 
 
@@ -39,7 +39,7 @@ class Forecast:
 
     def run_s(self, rows: int, now: float) -> float:
         """What a run of `rows` rows takes; 0 where that is to be found out anew."""
-        if self._watchdog.oldest() is None and now - self._pace.last > _FRESH_S:
+        if self._watchdog.oldest() is None and now - self._pace.last > FRESH_S:
             return 0.0
         return self._pace.run_s(rows)
 
