@@ -23,8 +23,7 @@ from trtserve_server.models.response_cache import ModelCache, ResponseCache
 from trtserve_server.request import BatchKey, InferRequest, InferResponse, Outcome
 from trtserve_server.scheduling.admission import too_late
 from trtserve_server.scheduling.batch import resolve
-from trtserve_server.scheduling.forecast import FRESH_S
-from trtserve_server.scheduling.pace import Pace
+from trtserve_server.scheduling.pace import FRESH_S, Pace
 from trtserve_server.scheduling.reactor import Reactor
 from trtserve_server.statistics import ModelStatistics
 

@@ -6,13 +6,10 @@ import math
 
 from trtserve_server.request import InferRequest
 from trtserve_server.scheduling.admission import MARGIN, too_late
-from trtserve_server.scheduling.pace import Pace
+from trtserve_server.scheduling.pace import FRESH_S, Pace
 from trtserve_server.scheduling.pool import Pool
 from trtserve_server.scheduling.queue import RequestQueue
 from trtserve_server.scheduling.watchdog import Watchdog
-
-FRESH_S = 1.0
-"""After so long without a run, what a run takes is tried again instead of trusted: a slow start is not for ever."""
 
 
 class Forecast:

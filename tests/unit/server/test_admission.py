@@ -58,6 +58,18 @@ def test_a_pace_that_changes_is_followed():
     assert pace.run_s(1) == 5.0
 
 
+def test_a_quick_run_after_a_pause_is_believed_at_once_and_a_slow_one_is_not():
+    pace = Pace()
+    for number in range(8):
+        pace.ran(1, number - 0.5, float(number), waiting=False)
+    pace.ran(1, 9.0, 9.001, waiting=False)
+    assert pace.run_s(1) == pytest.approx(0.001)
+    for number in range(8):
+        pace.ran(1, 10.0 + number, 10.001 + number, waiting=False)
+    pace.ran(1, 30.0, 35.0, waiting=False)
+    assert pace.run_s(1) == pytest.approx(0.001)
+
+
 def test_seconds_per_row_are_measured_only_while_requests_wait():
     pace = Pace()
     pace.ran(10, 0.0, 1.0, waiting=False)
