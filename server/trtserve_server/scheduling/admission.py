@@ -1,7 +1,4 @@
-"""Whether a request can still be answered in time: a pure function of what is known when it arrives.
-
-And what is said of those that are too late, then or later.
-"""
+"""Whether a request can still be answered in time: a pure function of what is known when it arrives."""
 
 from __future__ import annotations
 
@@ -32,21 +29,6 @@ def too_late(now: float, deadline: float, expires: float, wait_s: float, run_s: 
             f" model {_ms(run_s)}: {phase} would eat the time; allow more"
         )
     return ""
-
-
-def late_in_the_queue(now: float, deadline: float, timeout_s: float) -> str:
-    """Says of a request that its time was over while it waited; `timeout_s` is how long it was allowed to."""
-    if deadline <= now:
-        return "the deadline passed while the request waited in the queue"
-    return f"the request's timeout of {timeout_s * 1e3:.6g} ms passed while it waited in the queue"
-
-
-def late_at_its_turn(left_s: float, run_s: float) -> str:
-    """Says of a request that it was not run, because it would have been answered too late."""
-    return (
-        f"its turn came with {_ms(left_s)} left, too little for the run of the model, which takes about {_ms(run_s)};"
-        " allow more time"
-    )
 
 
 def _ms(seconds: float) -> str:
