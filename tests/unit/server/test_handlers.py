@@ -1,4 +1,4 @@
-"""What becomes of a call with many answers whose caller is gone while one is written."""
+"""How calls end: for callers who are gone while an answer is written, and with when to send again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import pytest
 
 from tests.support.slow_caller import SlowCaller
 from trtserve_protos import oip, row_inference
+from trtserve_server.errors import DeadlineExceeded, QueueFull, ServerOverloaded
 from trtserve_server.rpc.handlers import generic_handler
+from trtserve_server.rpc.status import trailers_of
 
 
 async def write_to_nobody(*call: Any) -> None:
@@ -33,3 +35,17 @@ def test_an_answer_that_cannot_be_written_is_no_internal_error(kind: str, caplog
     with caplog.at_level(logging.WARNING), pytest.raises(grpc.aio.InternalError):
         asyncio.run(getattr(handler, kind)(b"", SlowCaller().as_context()))
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("retry_after_s", "pushback_ms"),
+    [(0.0, "1"), (1e-9, "1"), (0.0026, "3"), (0.25, "250"), (59.9994, "59999"), (1e9, "60000")],
+)
+def test_a_refusal_says_when_to_send_again_in_whole_milliseconds_up_to_a_minute(
+    retry_after_s: float, pushback_ms: str
+) -> None:
+    for kind in (QueueFull, ServerOverloaded):
+        error = kind("full")
+        error.retry_after_s = retry_after_s
+        assert trailers_of(error) == (("grpc-retry-pushback-ms", pushback_ms),)
+    assert trailers_of(DeadlineExceeded("too late")) == ()

@@ -10,7 +10,7 @@ from tests.support.batcher_rig import Rig
 from tests.support.manual_reactor import ManualReactor
 from trtserve_engines.engine import BatchResult
 from trtserve_engines.errors import ExecutionError
-from trtserve_server.errors import InferenceFailed
+from trtserve_server.errors import InferenceFailed, RequestCancelled
 from trtserve_server.request import InferRequest
 from trtserve_server.scheduling.batch import Batch
 from trtserve_server.scheduling.host import Host
@@ -185,6 +185,22 @@ def test_all_that_a_hanging_instance_holds_fails_and_what_it_brings_later_is_dro
     assert instance.stopped
     submit(rig, 3)
     assert instance.rows == [1, 2], "it is given nothing more"
+
+
+def test_a_request_that_is_cancelled_in_a_batch_behind_another_is_not_answered_and_its_mates_are(rig):
+    instance = PipelinedInstance(rig)
+    submit(rig, 0)
+    requests = [rig.submit(value) for value in (1, 2)]
+    rig.reactor.run()
+    assert instance.rows == [1, 2]
+    rig.batcher.cancel(requests[0])
+    assert rig.failed(1, RequestCancelled)
+    instance.finish()
+    instance.finish()
+    assert rig.answered(0)
+    assert rig.answered(2)
+    assert len(rig.outcomes[1]) == 1
+    assert rig.host.budget.held == 0
 
 
 def two_models_on_a_device_that_runs_one():
