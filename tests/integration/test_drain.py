@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from queue import SimpleQueue
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 
 from tests.models import make_models
+from tests.support import half_http2
 from tests.support.oip_client import Client, arrays_of, infer_request
 from tests.support.server_process import ServerProcess
 from tests.support.shared_object import SharedObject
@@ -204,6 +206,18 @@ def test_every_kind_of_call_that_is_open_is_answered_to_its_end(script: Callable
     finally:
         half_closed.put(None)
         memory.close()
+
+
+def test_peers_that_never_say_all_leave_the_exit_code_0(start: Callable[..., ServerProcess], connect: Connect) -> None:
+    server = start("--drain-timeout-s=3600")
+    path, data = oip.METHODS["ModelInfer"].path, message(1)
+    with ExitStack() as peers:
+        for said in (b"", half_http2.PREFACE, half_http2.begun_call(path, len(data), data[:-1])):
+            peers.enter_context(half_http2.connection(server.url)).sendall(said)
+        connect(server.url).infer(infer_request("double", {"x": np.ones((1, 4), np.float32)}))
+        server.signal()
+        assert server.wait() == 0
+    assert "drained; stopped" in server.log
 
 
 def test_calls_are_taken_for_the_shutdown_delay_although_health_says_not_serving(
