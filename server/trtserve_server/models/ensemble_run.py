@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from trtserve_server.config import StepConfig
 from trtserve_server.errors import Overloaded, RequestError
 from trtserve_server.models.ensemble_graph import Graph
 from trtserve_server.models.model import Model
@@ -42,6 +43,7 @@ class EnsembleRun:
             {tensor for tensor in step.inputs.values() if tensor not in self._tensors} for step in graph.steps
         ]
         self._left = len(graph.steps)
+        self._counted: set[str] = set()
         self._running: dict[int, tuple[Model, InferRequest]] = {}
         self._answers: list[InferResponse] = []
         self._done = False
@@ -72,7 +74,7 @@ class EnsembleRun:
         try:
             model = self._find(step.model, step.asked_version)
             inputs = {name: self._tensors[tensor] for name, tensor in step.inputs.items()}
-            request = self._step_request(inputs, partial(self._step_done, number))
+            request = self._step_request(inputs, partial(self._step_done, number), self._size_of(step))
             request.rows, request.batch_key = model.check(inputs)
         except RequestError as error:
             self._finish(self._at_step(number, error))
@@ -80,7 +82,16 @@ class EnsembleRun:
         self._running[number] = model, request
         model.submit((request,))
 
-    def _step_request(self, inputs: Mapping[str, Any], complete: Callable[[Outcome], None]) -> InferRequest:
+    def _size_of(self, step: StepConfig) -> int:
+        """The memory of what the step takes and none before it took; none for a piece of what is counted already."""
+        if not self.request.size_bytes:
+            return 0
+        fresh = set(step.inputs.values()) - self._counted
+        self._counted |= fresh
+        arrays = [self._tensors[tensor] for tensor in fresh]
+        return sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
+
+    def _step_request(self, inputs: Mapping[str, Any], complete: Callable[[Outcome], None], size: int) -> InferRequest:
         whole = self.request
         request = InferRequest(
             inputs,
@@ -89,7 +100,7 @@ class EnsembleRun:
             deadline=whole.deadline,
             priority=whole.priority,
             wait_limit_s=whole.wait_limit_s,
-            size_bytes=sum(array.nbytes for array in inputs.values() if isinstance(array, np.ndarray)),
+            size_bytes=size,
         )
         request.cached_outputs = None if whole.cached_outputs is None else ()
         return request

@@ -129,7 +129,7 @@ def test_a_long_chain_of_steps_that_are_answered_at_once_does_not_run_out_of_sta
 
 
 def test_deadline_priority_and_limits_reach_every_step() -> None:
-    running = Running(*CHAIN, deadline=9.0, priority=2, wait_limit_s=0.5)
+    running = Running(*CHAIN, deadline=9.0, priority=2, wait_limit_s=0.5, size_bytes=50)
     running.request.cached_outputs = None
     running.run.start(1.0)
     running.models["a"].answer()
@@ -137,6 +137,17 @@ def test_deadline_priority_and_limits_reach_every_step() -> None:
         request = running.models[model].requests[0]
         assert (request.deadline, request.priority, request.wait_limit_s) == (9.0, 2, 0.5)
         assert (request.cached_outputs, request.arrived, request.size_bytes) == (None, arrived, 24)
+
+
+@pytest.mark.parametrize(("size_bytes", "counted"), [(50, [24, 0, 48]), (0, [0, 0, 0])])
+def test_a_tensor_counts_with_the_first_step_that_takes_it_and_not_for_a_piece_of_what_is_counted(
+    size_bytes: int, counted: list[int]
+) -> None:
+    running = Running(*FORK, size_bytes=size_bytes)
+    running.run.start(1.0)
+    running.models["a"].answer()
+    running.models["b"].answer()
+    assert [running.models[name].requests[0].size_bytes for name in "abc"] == counted
 
 
 @pytest.mark.parametrize("error", [InferenceFailed("it broke"), DeadlineExceeded("too late")])
