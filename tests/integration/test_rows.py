@@ -18,6 +18,7 @@ import trtserve_client
 from tests.models import make_models
 from tests.support.oip_client import Client, arrays_of, infer_request, texts
 from tests.support.running_server import RunningServer
+from tests.support.shared_object import SharedObject
 from tests.support.slow_caller import SlowCaller
 from trtserve_client import aio
 from trtserve_protos import row_inference
@@ -160,6 +161,24 @@ def test_a_batch_counts_whole_among_the_memory_in_flight(script: Script) -> None
     assert len(ranges(answers)) == 250
     m.server.wait_until(lambda: m.server.app.registry._host.budget.held == 0)
     assert len(ranges(infer_rows(m.client, batch(1000)))) == 1000  # alone it may pass the limit
+
+
+def test_pieces_of_a_batch_in_shared_memory_do_not_count_again(serve: Serve, connect: Connect, tmp_path: Path) -> None:
+    file = make_models.save(make_models.scale(2.0), tmp_path / "double.onnx")
+    server = serve(model=(str(file),), allow_client_shared_memory=True, max_inflight_bytes=1000)
+    client, memory = connect(server), SharedObject(1600)
+    try:
+        client.call("SystemSharedMemoryRegister", name="r", key=memory.key, byte_size=1600)
+        memory.put(numbered(100))
+        message = batch(100, "double")
+        del message.raw_input_contents[:]
+        message.inputs[0].parameters["shared_memory_region"].string_param = "r"
+        message.inputs[0].parameters["shared_memory_byte_size"].int64_param = 1600
+        answers = infer_rows(client, message, rows_per_answer=10)  # alone the batch may pass the limit
+        assert len(ranges(answers, 2)) == 10
+        server.wait_until(lambda: server.app.registry._host.budget.held == 0)
+    finally:
+        memory.close()
 
 
 def test_the_servers_window_is_the_most(script: Script) -> None:

@@ -10,13 +10,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from trtserve_server.config import StepConfig
 from trtserve_server.errors import Overloaded, RequestError
 from trtserve_server.models.ensemble_graph import Graph
 from trtserve_server.models.model import Model
-from trtserve_server.request import BatchTiming, InferRequest, InferResponse, Outcome
+from trtserve_server.request import BatchTiming, InferRequest, InferResponse, Outcome, held_bytes
 
 Find = Callable[[str, str], Model]
 """Name and version ("" = newest) to the model that serves now. Raises RequestError."""
@@ -88,8 +86,7 @@ class EnsembleRun:
             return 0
         fresh = set(step.inputs.values()) - self._counted
         self._counted |= fresh
-        arrays = [self._tensors[tensor] for tensor in fresh]
-        return sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
+        return held_bytes({tensor: self._tensors[tensor] for tensor in fresh})
 
     def _step_request(self, inputs: Mapping[str, Any], complete: Callable[[Outcome], None], size: int) -> InferRequest:
         whole = self.request

@@ -15,7 +15,7 @@ import grpc
 from trtserve_protos import row_inference, wire
 from trtserve_server.config import ModelConfig
 from trtserve_server.errors import InvalidRequest, RequestError
-from trtserve_server.request import InferRequest, Outcome
+from trtserve_server.request import InferRequest, Outcome, held_bytes
 from trtserve_server.rpc.answers import Answers, Lane, Place
 from trtserve_server.rpc.call_wishes import call_wishes
 from trtserve_server.rpc.handlers import Context, deadline_of, generic_handler
@@ -60,8 +60,8 @@ class RowCall:
         self._id = parts.id
         self._plan, self._inputs, self._rows = codec.decode_batch(parts)
         self._model = self._plan.model
-        # Inputs are views of the message, or more than it where they came out of shared memory.
-        self.size_bytes = max(len(data), sum(array.nbytes for array in self._inputs.values()))
+        # Inputs are views of the message, or more than it where they are strings or came out of shared memory.
+        self.size_bytes = max(len(data), held_bytes(self._inputs))
         self._step = options.rows_per_answer or self._model.max_batch_size
         if self._step > self._model.max_batch_size:
             raise InvalidRequest(
@@ -102,9 +102,9 @@ class RowCall:
         piece = {name: array[first : first + count] for name, array in self._inputs.items()}
         place = self._answers.take(self._lane if self._in_order else None)
         complete = partial(self._answer, place, first, count)
-        # A piece has no bytes of its own: the batch that it is a view of is counted.
         request = self._codec.request(self._plan, self._id, piece, complete, monotonic(), self._deadline, 0)
         request.rows = count
+        request.size_bytes = 0  # the batch that it is a view of is counted
         if not self._wishes.cache:
             request.cached_outputs = None
         self._in_flight[place] = request

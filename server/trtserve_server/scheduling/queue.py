@@ -225,6 +225,13 @@ class RequestQueue:
             )
         self._by_level[level] = count + 1
 
+    def _leave_level(self, level: int) -> None:
+        """Counts a request out. A level on which none waits is forgotten: clients may name any number of levels."""
+        assert self._by_level is not None
+        self._by_level[level] -= 1
+        if not self._by_level[level]:
+            del self._by_level[level]
+
     def _insert(self, request: InferRequest, rank: int) -> None:
         self._numbers += 1
         request.number = self._numbers
@@ -256,9 +263,7 @@ class RequestQueue:
         if request.expires != math.inf:
             self._expiry.discard(request)
         if self._by_level is not None:
-            left = self._by_level.pop(request.level) - 1
-            if left:  # levels without requests are not kept: a caller may name any number of them
-                self._by_level[request.level] = left
+            self._leave_level(request.level)
 
     def _head_lane(self) -> _Lane | None:
         """The lane of the most urgent request."""
