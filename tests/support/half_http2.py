@@ -1,4 +1,4 @@
-"""HTTP/2 by hand, as far as a client needs it that begins a gRPC call and does not go on, but for pings."""
+"""HTTP/2 by hand, as far as a client needs it that begins a gRPC call and goes on late or not at all; and pings."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, SETTINGS, PING, GOAWAY = 0, 1, 4, 6, 7
-_END_HEADERS = 4
-_ACK = 1
+DATA, HEADERS, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 4, 6, 7, 8
+_END_STREAM, _END_HEADERS, _ACK = 1, 4, 1
 
 
 def connection(url: str) -> socket.socket:
@@ -38,6 +37,16 @@ def answers_to_pings(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
             yield kind, payload
         elif kind == GOAWAY:
             yield kind, payload[8:]
+
+
+def end_of_call() -> bytes:
+    """Says that no further message of the call will come."""
+    return _frame(DATA, _END_STREAM, 1, b"")
+
+
+def more_room(size: int) -> bytes:
+    """Lets the peer send so many bytes more than the 65,535 that it may send unasked."""
+    return b"".join(_frame(WINDOW_UPDATE, 0, stream, struct.pack(">I", size)) for stream in (0, 1))
 
 
 def _headers(path: str) -> bytes:
