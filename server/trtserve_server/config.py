@@ -36,6 +36,7 @@ from trtserve_server.tensor_config import (
     WarmupConfig as WarmupConfig,
     WarmupInput as WarmupInput,
     check_inside,
+    check_runs,
 )
 
 TIMEOUT_ACTIONS = ("reject", "delay")
@@ -159,6 +160,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        check_runs("warmup_runs", self.warmup_runs)
         check_at_least(self, 0, "instances", "warmup_runs", "run_timeout_s", "nan_check_interval")
         check_instances(self.instances, self.instance_groups)
         if self.device:

@@ -8,6 +8,7 @@ from pathlib import PurePath
 from trtserve_engines.config import ConfigError, check_at_least, option
 
 ZERO, RANDOM = "zero", "random"
+MAX_WARMUP_RUNS = 10_000
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,13 @@ class WarmupConfig:
     def __post_init__(self) -> None:
         check_at_least(self, 0, "batch_size")
         check_at_least(self, 1, "count")
+        check_runs("count", self.count)
+
+
+def check_runs(name: str, runs: int) -> None:
+    """Raises ConfigError for more runs before a model is ready than anyone would wait for: nothing ends them."""
+    if runs > MAX_WARMUP_RUNS:
+        raise ConfigError(f"{name} = {runs}; a warm-up may have at most {MAX_WARMUP_RUNS} runs")
 
 
 def check_inside(name: str, path: str) -> None:

@@ -25,6 +25,10 @@ from trtserve_server.scheduling.reactor import Reactor
 from trtserve_server.statistics import ModelStatistics
 
 
+MAX_DEPTH = 32
+"""Ensembles in ensembles: a request and its answer pass through all of them on one stack."""
+
+
 @dataclass(frozen=True)
 class LoadedEnsemble:
     """All of an ensemble that does not depend on its models."""
@@ -111,6 +115,9 @@ class EnsembleModel:
                 models.append(self._find(step.model, step.asked_version))
             except RequestError as error:
                 raise ConfigError(f"{self._graph.shown(number)}: {error}") from None
+        self.depth = 1 + max((model.depth for model in models if isinstance(model, EnsembleModel)), default=0)
+        if self.depth > MAX_DEPTH:
+            raise ConfigError(f"ensembles lie {self.depth} deep in each other here; wanted is at most {MAX_DEPTH}")
         max_batch_size, reason = batch_size_of(self._graph, self.config, models)
         self.signature = signature_of(self._graph, self.config, models, max_batch_size)
         self.max_batch_size, self.batching_reason = max_batch_size, reason
