@@ -24,7 +24,6 @@ from trtserve_server.scheduling.batch import resolve
 from trtserve_server.scheduling.reactor import Reactor
 from trtserve_server.statistics import ModelStatistics
 
-
 MAX_DEPTH = 32
 """Ensembles in ensembles: a request and its answer pass through all of them on one stack."""
 
@@ -115,7 +114,8 @@ class EnsembleModel:
                 models.append(self._find(step.model, step.asked_version))
             except RequestError as error:
                 raise ConfigError(f"{self._graph.shown(number)}: {error}") from None
-        self.depth = 1 + max((model.depth for model in models if isinstance(model, EnsembleModel)), default=0)
+        nested: list[EnsembleModel] = [model for model in models if isinstance(model, EnsembleModel)]
+        self.depth: int = 1 + max((ensemble.depth for ensemble in nested), default=0)
         if self.depth > MAX_DEPTH:
             raise ConfigError(f"ensembles lie {self.depth} deep in each other here; wanted is at most {MAX_DEPTH}")
         max_batch_size, reason = batch_size_of(self._graph, self.config, models)
