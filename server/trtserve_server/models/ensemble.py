@@ -63,6 +63,7 @@ class EnsembleModel:
     facts: Mapping[str, str] = {}
 
     signature: Signature
+    depth: int
 
     def __init__(
         self,
@@ -114,8 +115,7 @@ class EnsembleModel:
                 models.append(self._find(step.model, step.asked_version))
             except RequestError as error:
                 raise ConfigError(f"{self._graph.shown(number)}: {error}") from None
-        nested: list[EnsembleModel] = [model for model in models if isinstance(model, EnsembleModel)]
-        self.depth: int = 1 + max((ensemble.depth for ensemble in nested), default=0)
+        self.depth = 1 + max(model.depth for model in models)
         if self.depth > MAX_DEPTH:
             raise ConfigError(f"ensembles lie {self.depth} deep in each other here; wanted is at most {MAX_DEPTH}")
         max_batch_size, reason = batch_size_of(self._graph, self.config, models)

@@ -175,10 +175,11 @@ class Registry(Assembly):
     def _await_engine(self, entry: Entry, model: Model) -> None:
         """The model serves until its engine is built, which then takes its place."""
         cancel = self._awaited[model] = Cancel()
-        then = partial(self._engine_built, entry, model)
+        then = partial(self._engine_built, entry, entry.source, model)
         self._building.submit(self._build, entry.source, cancel, then)
 
-    def _engine_built(self, entry: Entry, model: Model, loaded: LoadedModel | Exception) -> None:
+    def _engine_built(self, entry: Entry, source: ModelVersion, model: Model, loaded: LoadedModel | Exception) -> None:
+        source.loaded()
         if isinstance(loaded, Exception):
             self._engine_ready(entry, model, None, loaded)
         else:
@@ -227,12 +228,15 @@ class Registry(Assembly):
             log.info("%s/%s is ready", source.name, source.version)
             if model is not None and model.awaits_engine:
                 self._await_engine(entry, model)
+            else:
+                source.loaded()
             if old is not None:
                 self._drain(old, partial(self._free, old, lambda: None))
         else:
             if model is not None:
                 self._free(model, lambda: None)
             entry.step = None
+            source.loaded()
             reason = str(error) or type(error).__name__
             replacement.failures.append(reason)
             self._fail(entry, source, reason)
