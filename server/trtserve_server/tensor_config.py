@@ -18,6 +18,7 @@ class TensorConfig:
     name: str = option("", "the tensor's name in the graph")
     datatype: str = option("", "its datatype, for example FP32; empty = as in the graph")
     dims: tuple[int, ...] | None = option(None, "its shape without the batch dimension; absent = as in the graph")
+    reshape: tuple[int, ...] | None = option(None, "its shape in the graph, where that is another than dims")
     label_filename: str = option("", "file beside the configuration with one label per line, for classification")
 
     def __post_init__(self) -> None:

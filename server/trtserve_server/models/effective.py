@@ -96,13 +96,12 @@ def _marked(line: str, completed: Mapping[str, str]) -> str:
 def _tensors(
     given: Sequence[TensorConfig], specs: Sequence[TensorSpec], max_batch_size: int
 ) -> tuple[TensorConfig, ...]:
-    labels = {tensor.name: tensor.label_filename for tensor in given}
+    by_name = {tensor.name: tensor for tensor in given}
     return tuple(
-        TensorConfig(
-            spec.name,
-            dtypes.from_numpy(spec.dtype).name,
-            spec.shape[1:] if max_batch_size else spec.shape,
-            labels.get(spec.name, ""),
+        replace(
+            by_name.get(spec.name, TensorConfig(spec.name)),
+            datatype=dtypes.from_numpy(spec.dtype).name,
+            dims=spec.shape[1:] if max_batch_size else spec.shape,
         )
         for spec in specs
     )

@@ -18,6 +18,7 @@ from trtserve_server.models.ensemble_graph import Graph, batch_size_of, graph_of
 from trtserve_server.models.ensemble_run import EnsembleRun, Find
 from trtserve_server.models.loader import read_labels
 from trtserve_server.models.repository import ModelVersion
+from trtserve_server.models.reshape import check_not_reshaped
 from trtserve_server.models.response_cache import ModelCache, ResponseCache
 from trtserve_server.request import BatchKey, InferRequest, InferResponse, Outcome
 from trtserve_server.scheduling.batch import resolve
@@ -43,6 +44,7 @@ def load_ensemble(source: ModelVersion) -> LoadedEnsemble:
     start = time.monotonic()
     if source.problem:
         raise ConfigError(source.problem)
+    check_not_reshaped(source.config)
     graph = graph_of(source.config)
     labels = read_labels(source)
     return LoadedEnsemble(source, graph, labels, time.monotonic() - start)

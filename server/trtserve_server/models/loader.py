@@ -38,6 +38,7 @@ from trtserve_protos.errors import DataTypeError
 from trtserve_server.config import ModelConfig, ServerConfig, TensorConfig
 from trtserve_server.models.placement import place
 from trtserve_server.models.repository import CONFIG_FILES, ModelVersion
+from trtserve_server.models.reshape import reshaped
 from trtserve_server.models.warmup import WarmupRequest, warmup_requests
 
 log = logging.getLogger(__name__)
@@ -188,6 +189,7 @@ def _open_model(model: OnnxModel, config: ModelConfig, server: ServerConfig, wat
             )
             engines.append(PlacedEngine(engine, instances))
             facts |= engine.facts
+        engines = [placed._replace(engine=reshaped(placed.engine, config)) for placed in engines]
     except BaseException:
         OpenedModel(tuple(engines), {}).close()
         raise
