@@ -18,6 +18,7 @@ import numpy as np
 
 from trtserve_protos import dtypes
 from trtserve_server.config import TENSORS, TIMESTAMPS
+from trtserve_server.errors import RequestCancelled
 from trtserve_server.request import InferResponse, Outcome
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ class Trace:
             yield "COMPUTE_INPUT_END", gathered
             yield "COMPUTE_OUTPUT_START", computed
             yield "COMPUTE_END", computed + timing.output_ns / _NS
+        if not isinstance(self.outcome, RequestCancelled):
+            yield "INFER_RESPONSE_COMPLETE", self.ended  # the answer or the error is the transport's from here on
         yield "REQUEST_END", self.ended
 
     def _tensors(self, activity: str, arrays: Mapping[str, np.ndarray]) -> Iterator[Record]:

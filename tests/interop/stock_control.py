@@ -1,6 +1,6 @@
 """What tritonclient's control calls do to a trtserve server in explicit mode. Prints "ok".
 
-The server has `digits` in its repository, not loaded, and a trace file.
+Arguments: its address, and the file of `digits`, which is in its repository and not loaded. It has a trace file.
 """
 
 import asyncio

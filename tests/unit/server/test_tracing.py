@@ -9,7 +9,7 @@ import pytest
 
 from trtserve_engines.config import ConfigError
 from trtserve_server.config import TraceConfig
-from trtserve_server.errors import QueueFull
+from trtserve_server.errors import QueueFull, RequestCancelled
 from trtserve_server.request import BatchTiming, InferResponse
 from trtserve_server.trace_file import Trace, TraceWriter, write_traces
 from trtserve_server.tracing import Tracer
@@ -138,13 +138,16 @@ def test_timestamps_are_those_of_the_request_in_their_order():
         "COMPUTE_INPUT_END": 1_500_000_100,
         "COMPUTE_OUTPUT_START": 1_500_000_300,
         "COMPUTE_END": 1_500_000_350,
+        "INFER_RESPONSE_COMPLETE": 2_500_000_000,
         "REQUEST_END": 2_500_000_000,
     }
 
 
-def test_a_request_that_failed_has_a_beginning_and_an_end():
-    _, *stamps = trace(("TIMESTAMPS",), QueueFull("full")).records()
-    assert [stamp["timestamps"][0]["name"] for stamp in stamps] == ["REQUEST_START", "QUEUE_START", "REQUEST_END"]
+def test_a_request_that_failed_has_a_beginning_and_an_end_and_an_answer_where_its_caller_waits():
+    whole = ["REQUEST_START", "QUEUE_START", "INFER_RESPONSE_COMPLETE", "REQUEST_END"]
+    for outcome, names in ((QueueFull("full"), whole), (RequestCancelled("gone"), [*whole[:2], whole[3]])):
+        _, *stamps = trace(("TIMESTAMPS",), outcome).records()
+        assert [stamp["timestamps"][0]["name"] for stamp in stamps] == names
 
 
 def test_tensors_are_written_out():
