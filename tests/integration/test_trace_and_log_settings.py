@@ -94,7 +94,7 @@ def test_requests_are_traced_while_the_setting_says_so(
     tensors = [record["tensor"] for record in records if record.get("activity") == "TENSOR_BACKEND_OUTPUT"]
     assert tensors == [{"name": "y", "data": "2.0,2.0,2.0,2.0", "shape": "1,4", "dtype": "FP32"}] * 2
     stamps = [(record["id"], record["timestamps"][0]["ns"]) for record in records if "timestamps" in record]
-    assert stamps == sorted(stamps) and len(stamps) == 14
+    assert stamps == sorted(stamps) and len(stamps) == 16
 
 
 def test_a_model_can_have_settings_of_its_own(serve: Serve, connect: Connect, tmp_path: Path, model: str) -> None:

@@ -171,7 +171,7 @@ def test_the_file_is_whole_after_every_write(tmp_path):
     for number, anew in ((1, True), (2, False), (3, False)):
         write_traces(str(path), [trace(("TIMESTAMPS",))], anew=anew)
         records = json.loads(path.read_text())
-        assert len(records) == 8 * number
+        assert len(records) == 9 * number
     path.unlink()  # somebody takes it away
     write_traces(str(path), [trace(("TIMESTAMPS",))], anew=False)
     assert len(json.loads(path.read_text())) == 8
@@ -192,5 +192,5 @@ def test_a_writer_that_cannot_keep_up_loses_traces_and_says_so(tmp_path, caplog)
     writer.write(str(path), [trace(("TIMESTAMPS",))] * 5, False)
     busy.set()
     writer.close()
-    assert len(json.loads(path.read_text())) == 3 * 8
+    assert len(json.loads(path.read_text())) == 3 * 9
     assert "5 traces are lost: 3 others still wait to be written" in caplog.text
