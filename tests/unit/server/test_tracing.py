@@ -174,7 +174,7 @@ def test_the_file_is_whole_after_every_write(tmp_path):
         assert len(records) == 9 * number
     path.unlink()  # somebody takes it away
     write_traces(str(path), [trace(("TIMESTAMPS",))], anew=False)
-    assert len(json.loads(path.read_text())) == 8
+    assert len(json.loads(path.read_text())) == 9
 
 
 def test_traces_that_cannot_be_written_are_reported(tmp_path, caplog):
