@@ -101,7 +101,7 @@ class Registry(Assembly):
             if entry is None or entry.state is not State.READY:
                 versions[source.version] = Entry(source, State.LOADING)
         replacement.left = len(changed)
-        self._changed()
+        self._changed(name)
         for source in changed:
             self._loading.submit(self._load, replacement, source)
         if not changed:
@@ -200,7 +200,7 @@ class Registry(Assembly):
             return
         entry.model, entry.step = successor, None
         log.info("%s/%s: its engine is ready and takes the place of the CPU", entry.name, entry.version)
-        self._changed()
+        self._changed(entry.name)
         self._drain(model, partial(self._free, model, lambda: None))
 
     def _loaded(self, replacement: _Replacement, source: ModelVersion, loaded: Loaded) -> None:
@@ -274,7 +274,7 @@ class Registry(Assembly):
                     self._unload(entry, "other versions are served now", partial(self._forget, entry))
         if not self._entries.get(name):
             self._entries.pop(name, None)
-        self._changed()
+        self._changed(name)
         replacement.on_done(replacement.failures)
 
     def _unload(self, entry: Entry, reason: str, then: Callable[[], None]) -> None:
@@ -297,7 +297,7 @@ class Registry(Assembly):
             del versions[entry.version]
             if not versions:
                 del self._entries[entry.name]
-            self._changed()
+            self._changed(entry.name)
 
     def _drain_the_unneeded(self) -> None:
         """Drains what no ensemble needs any more; the others follow when the last such ensemble is drained."""
