@@ -45,5 +45,5 @@ def test_the_stock_client_controls_the_server(serve, root, run_script, tmp_path)
     server.stop()
     records = json.loads(file.read_text())
     assert [record["request_id"] for record in records if "request_id" in record] == ["traced"]
-    assert sum("timestamps" in record for record in records) == 8
+    assert sum("timestamps" in record for record in records) == 11
     assert {record["tensor"]["name"] for record in records if "tensor" in record} == {"image", "probabilities"}
