@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -9,6 +10,8 @@ from trtserve_engines.config import ConfigError, check_at_least, option
 
 ZERO, RANDOM = "zero", "random"
 MAX_WARMUP_RUNS = 10_000
+MAX_DIMENSIONS = 31
+"""Numpy's, of every version, less one for the batch."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class TensorConfig:
 
     def __post_init__(self) -> None:
         check_inside("label_filename", self.label_filename)
+        check_shape("dims", self.dims)
+        check_shape("reshape", self.reshape)
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class WarmupInput:
 
     def __post_init__(self) -> None:
         check_inside("data", self.data)
+        check_shape("dims", self.dims)
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,15 @@ def check_runs(name: str, runs: int) -> None:
     """Raises ConfigError for more runs before a model is ready than anyone would wait for: nothing ends them."""
     if runs > MAX_WARMUP_RUNS:
         raise ConfigError(f"{name} = {runs}; a warm-up may have at most {MAX_WARMUP_RUNS} runs")
+
+
+def check_shape(name: str, shape: Sequence[int] | None) -> None:
+    """Raises ConfigError for what no tensor can have."""
+    if shape is not None and (len(shape) > MAX_DIMENSIONS or any(size < -1 for size in shape)):
+        shown = f"{list(shape[:MAX_DIMENSIONS])}" + (" ..." if len(shape) > MAX_DIMENSIONS else "")
+        raise ConfigError(
+            f"{name} = {shown}; wanted are at most {MAX_DIMENSIONS} sizes of 0 or more, or -1 where any size goes"
+        )
 
 
 def check_inside(name: str, path: str) -> None:

@@ -133,6 +133,8 @@ X = "max_batch_size = 8\ninputs = [{ name = 'x', %s }]"
         (X % "dims = [5], reshape = [2, 2]", "dims [5] and reshape [2, 2] are not of one size"),
         (X % "dims = [-1], reshape = [2, 2]", "dims [-1] and reshape [2, 2] are not of one size"),
         (X % "reshape = [2, 2]", "has a reshape, which needs dims"),
+        (X % "dims = [4], reshape = [-2, -2]", "reshape = [-2, -2]; wanted are at most 31 sizes of 0 or more, or -1"),
+        (X % f"dims = {[1] * 40 + [4]}, reshape = [2, 2]", "1, 1] ...; wanted are at most 31 sizes"),
         ("inputs = [{ name = 'x', dims = [4], reshape = [2, 2] }]", "has a reshape, which needs max_batch_size"),
         (X % "dims = [4], reshape = [2, 2], datatype = 'INT32'", "INT32 is configured, the graph has FP32"),
         ("max_batch_size = 8\ninputs = [{ name = 'z', dims = [4], reshape = [2, 2] }]", "'z' is configured"),

@@ -318,6 +318,6 @@ def read_labels(source: ModelVersion) -> dict[str, Sequence[str]]:
             path = folder / tensor.label_filename
             try:
                 labels[tensor.name] = read_regular(path).decode().splitlines()
-            except (OSError, UnicodeDecodeError) as error:
+            except (OSError, ValueError) as error:  # not to be read, no text, or a name that no file can have
                 raise ConfigError(f"output {tensor.name!r}: label file {path} cannot be read: {error}") from error
     return labels

@@ -174,6 +174,8 @@ def test_options_do_not_change_the_answer(model, options):
     [
         ({"intra_op_threads": -1}, "intra_op_threads = -1; it must be at least 0"),
         ({"inter_op_threads": -2}, "inter_op_threads = -2; it must be at least 0"),
+        ({"intra_op_threads": 1025}, "intra_op_threads = 1025; it must be at most 1024"),
+        ({"inter_op_threads": 99_999_999}, "inter_op_threads = 99999999; it must be at most 1024"),
         (
             {"graph_optimization_level": "most"},
             "graph_optimization_level = 'most'; wanted is one of disabled, basic, extended, all",
