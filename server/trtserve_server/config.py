@@ -160,7 +160,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        check_runs("warmup_runs", self.warmup_runs)
+        check_runs(self.warmup_runs, self.warmup)
         check_at_least(self, 0, "instances", "warmup_runs", "run_timeout_s", "nan_check_interval")
         check_instances(self.instances, self.instance_groups)
         if self.device:
