@@ -59,8 +59,9 @@ class WarmupConfig:
 
 
 def check_runs(made_up: int, requests: Sequence[WarmupConfig]) -> None:
-    """Raises ConfigError for more runs before a model is ready than it may have: nothing ends them, and those of a quick
-    model on the CPU are the event loop's.
+    """Raises ConfigError for more runs than a model may have before it is ready.
+
+    Nothing ends them, and those of a quick model on the CPU are the event loop's.
     """
     runs = made_up + sum(request.count for request in requests)
     if runs > MAX_WARMUP_RUNS:
