@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -24,14 +25,14 @@ from trtserve_protos import oip
 T = TypeVar("T")
 
 
-class Calls:
+class Calls(ABC):
     """A client without its connection: `_run` moves an operation's bytes."""
 
     _endpoint: Endpoint
 
+    @abstractmethod
     async def _run(self, operation: Operation[T], timeout_s: float | None, metadata: CallMetadata | None) -> T:
         """Makes the call and gives what it asked for. Raises ClientError."""
-        raise NotImplementedError
 
     async def server_live(self, *, timeout_s: float | None = None, metadata: CallMetadata | None = None) -> bool:
         """Whether the server runs."""
