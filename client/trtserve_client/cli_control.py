@@ -14,7 +14,9 @@ AddCommand = Callable[..., argparse.ArgumentParser]
 
 def add_commands(add: AddCommand) -> None:
     """The commands and their options."""
-    load = add("load", _load, "load a model, or again what has changed of it, and wait until it serves")
+    load = add(
+        "load", _load, "load a model, or again what has changed of it, and wait for at most --timeout until it serves"
+    )
     load.add_argument("name")
     load.add_argument(
         "--config", metavar="JSON", help="a ModelConfig in place of the model's own; @FILE reads a .json or .pbtxt file"
