@@ -39,10 +39,8 @@ class GivenFiles:
                 target = self.folder / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(content)
-        except (OSError, ValueError) as error:
+        except OSError:
             self._remove()
-            if isinstance(error, ValueError):
-                raise ConfigError(f"'file:' parameters: {path!r} is not the path of a file: {error}") from None
             raise
 
     def done(self) -> None:

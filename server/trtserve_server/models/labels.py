@@ -17,6 +17,6 @@ def read_labels(source: ModelVersion) -> dict[str, Sequence[str]]:
             path = source.folder / tensor.label_filename
             try:
                 labels[tensor.name] = read_regular(path).decode().splitlines()
-            except (OSError, ValueError) as error:  # not to be read, no text, or a name that no file can have
+            except (OSError, UnicodeDecodeError) as error:
                 raise ConfigError(f"output {tensor.name!r}: label file {path} cannot be read: {error}") from error
     return labels
