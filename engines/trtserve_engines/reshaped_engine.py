@@ -22,7 +22,7 @@ from trtserve_engines.engine import (
 )
 from trtserve_engines.errors import ExecutionError
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec, shapes_agree
-from trtserve_engines.sources import TensorSource
+from trtserve_engines.sources import PlacedArrays, TensorSource
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,15 @@ class ReshapedContext:
         self._context.close()
 
     def _inwards(self, parts: Sequence[Arrays]) -> list[Arrays]:
-        return [{**part, **{name: _inner(part[name], way) for name, way in self._inputs.items()}} for part in parts]
+        return [self._inward(part) for part in parts]
+
+    def _inward(self, part: Arrays) -> Arrays:
+        arrays = {**part, **{name: _inner(part[name], way) for name, way in self._inputs.items()}}
+        if not isinstance(part, PlacedArrays):
+            return arrays
+        placed = PlacedArrays(arrays)
+        placed.places = part.places  # one takes whatever has its size
+        return placed
 
     def _outwards(self, result: BatchResult) -> BatchResult:
         outputs = dict(result.outputs)
@@ -149,6 +157,10 @@ class _ReshapedSource:
 
     def copy_to(self, target: np.ndarray) -> None:
         self._source.copy_to(target.reshape(self._source.shape))
+
+    def in_place(self) -> np.ndarray | None:
+        array = self._source.in_place()
+        return None if array is None else array.reshape(self.shape)
 
 
 def _inner(tensor: np.ndarray | TensorSource, way: Reshape) -> np.ndarray | TensorSource:

@@ -12,6 +12,7 @@ from trtserve_engines.errors import ExecutionError
 from trtserve_engines.reshaped_engine import Reshape, ReshapedEngine
 from trtserve_engines.scripted_engine import ScriptedEngine
 from trtserve_engines.signature import Signature, TensorSpec
+from trtserve_engines.sources import PlacedArrays
 
 FLOAT = np.dtype(np.float32)
 
@@ -73,6 +74,9 @@ class Source:
         assert target.shape == self.shape
         target[:] = np.asarray(self)
 
+    def in_place(self) -> np.ndarray | None:
+        return np.asarray(self)
+
 
 def square(inputs: Arrays) -> dict[str, np.ndarray]:
     array = np.asarray(inputs["x"])
@@ -112,7 +116,15 @@ def test_what_lies_outside_is_read_into_the_inner_shape() -> None:
     (seen,) = context._inwards([{"x": Source()}])  # type: ignore[attr-defined]
     target = np.zeros((1, 2, 2), FLOAT)
     seen["x"].copy_to(target)
+    np.testing.assert_array_equal(seen["x"].in_place(), target)
     assert (target.tolist(), len(seen["x"]), seen["x"].shape) == ([[[0, 1], [2, 3]]], 1, (1, 2, 2))
+
+
+def test_places_for_outputs_are_passed_on() -> None:
+    given = PlacedArrays({"x": np.zeros((1, 4), FLOAT)})
+    given.places = {"y": object()}  # type: ignore[dict-item]
+    (seen,) = engine().create_context(batched=True)._inwards([given])  # type: ignore[attr-defined]
+    assert seen.places is given.places and seen["x"].shape == (1, 2, 2)
 
 
 def test_a_pipeline_stays_one() -> None:
