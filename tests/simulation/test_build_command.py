@@ -15,9 +15,9 @@ import pytest
 from onnx import helper
 
 from tests.models import make_models as models
+from trtserve_engines.step import Step
 from trtserve_engines.tensorrt.cli.main import main
 from trtserve_engines.tensorrt.cli.progress_line import ProgressLine, bar
-from trtserve_engines.tensorrt.step import Step
 
 Call = Callable[..., tuple[int, str, str]]
 ON_GPU = pytest.mark.simulated

@@ -8,8 +8,8 @@ from trtserve_engines.device import GpuIdentity
 from trtserve_engines.errors import PlanError
 from trtserve_engines.onnx_model import OnnxModel
 from trtserve_engines.scripted_engine import ScriptedEngine
+from trtserve_engines.step import Step
 from trtserve_engines.tensorrt.build_config import BuildConfig
-from trtserve_engines.tensorrt.step import Step
 
 GPU = GpuIdentity("NVIDIA L4", (8, 9), 58, 24 << 30, (13, 0))
 PLAN = b"plan" * 1000

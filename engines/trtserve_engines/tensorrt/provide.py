@@ -23,12 +23,12 @@ from trtserve_engines.errors import (
     PlanError,
 )
 from trtserve_engines.onnx_model import OnnxModel
+from trtserve_engines.step import Step, Watch
 from trtserve_engines.tensorrt.build_config import BuildConfig
 from trtserve_engines.tensorrt.build_key import engine_key
 from trtserve_engines.tensorrt.cache_entry import Sidecar, plan_digest
 from trtserve_engines.tensorrt.engine_cache import EngineCache
 from trtserve_engines.tensorrt.engine_key import EngineKey
-from trtserve_engines.tensorrt.step import Step, Watch
 
 log = logging.getLogger(__name__)
 

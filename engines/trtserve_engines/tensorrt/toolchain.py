@@ -10,6 +10,7 @@ from typing import Any
 
 from trtserve_engines.cuda.open_driver import open_driver
 from trtserve_engines.onnx_model import OnnxModel
+from trtserve_engines.step import Step, Watch
 from trtserve_engines.tensorrt.accuracy_gate import check_report, measure, tensor_table
 from trtserve_engines.tensorrt.build_config import BuildConfig
 from trtserve_engines.tensorrt.build_job import BuildJob
@@ -20,7 +21,6 @@ from trtserve_engines.tensorrt.profiles import with_profiles
 from trtserve_engines.tensorrt.progress import Progress
 from trtserve_engines.tensorrt.recipes import recipe_tool
 from trtserve_engines.tensorrt.runtime import TensorRtEngine
-from trtserve_engines.tensorrt.step import Step, Watch
 from trtserve_engines.tensorrt.tensorrt_config import TensorRtConfig
 from trtserve_engines.tensorrt.timing_store import TimingStore
 

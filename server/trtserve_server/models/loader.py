@@ -29,9 +29,9 @@ from trtserve_engines.regular_file import read_regular
 from trtserve_engines.samples import sample_inputs
 from trtserve_engines.script import ScriptConfig, engine_from_script
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec, shapes_agree
+from trtserve_engines.step import Watch
 from trtserve_engines.tensorrt.cache_options import CacheOptions
 from trtserve_engines.tensorrt.plugins import check_allowed
-from trtserve_engines.tensorrt.step import Watch
 from trtserve_engines.tensorrt.tensorrt_options import TensorRtOptions
 from trtserve_protos import dtypes
 from trtserve_protos.errors import DataTypeError

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from trtserve_engines.errors import DeviceLostError, EngineNotBuiltError
-from trtserve_engines.tensorrt.step import Cancel, Step, Watch
+from trtserve_engines.step import Cancel, Step, Watch
 from trtserve_server.config import ServerConfig
 from trtserve_server.errors import ServerStopping
 from trtserve_server.models.assembly import Assembly, needed_by

@@ -12,6 +12,7 @@ from typing import Any
 from trtserve_engines.command_line import CommandLine
 from trtserve_engines.config import ConfigError
 from trtserve_engines.errors import EngineCacheError
+from trtserve_engines.step import Watch
 from trtserve_engines.tensorrt.accuracy_gate import report_text
 from trtserve_engines.tensorrt.cli.outcome import EXIT_FAILED, Outcome, duration_text, size_text
 from trtserve_engines.tensorrt.cli.progress_line import ProgressLine
@@ -19,7 +20,6 @@ from trtserve_engines.tensorrt.cli.target import add_build_arguments, add_gpu_ar
 from trtserve_engines.tensorrt.engine_cache import EngineCache
 from trtserve_engines.tensorrt.provide import ProvidedEngine, provide_engine
 from trtserve_engines.tensorrt.runtime import TensorRtEngine
-from trtserve_engines.tensorrt.step import Watch
 from trtserve_engines.tensorrt.toolchain import TensorRtToolchain
 
 

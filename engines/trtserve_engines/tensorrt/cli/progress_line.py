@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TextIO
 
-from trtserve_engines.tensorrt.step import Milestones, Step
+from trtserve_engines.step import Milestones, Step
 
 _WIDTH = 30
 _ERASE = "\r\033[K"

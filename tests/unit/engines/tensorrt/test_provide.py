@@ -14,10 +14,10 @@ from tests.support.scripted_toolchain import GPU, PLAN, ScriptedToolchain
 from tests.support.small_files import small_files
 from trtserve_engines.errors import AccuracyError, BuildCancelledError, EngineError, EngineNotBuiltError, ModelFileError
 from trtserve_engines.onnx_model import read_onnx_model
+from trtserve_engines.step import Cancel, Step, Watch
 from trtserve_engines.tensorrt.build_config import BuildConfig
 from trtserve_engines.tensorrt.engine_cache import EngineCache
 from trtserve_engines.tensorrt.provide import provide_engine
-from trtserve_engines.tensorrt.step import Cancel, Step, Watch
 
 WAIT_S = 60
 
@@ -200,7 +200,7 @@ from tests.support.scripted_toolchain import ScriptedToolchain
 from trtserve_engines.onnx_model import read_onnx_model
 from trtserve_engines.tensorrt.engine_cache import EngineCache
 from trtserve_engines.tensorrt.provide import provide_engine
-from trtserve_engines.tensorrt.step import Watch
+from trtserve_engines.step import Watch
 
 model = read_onnx_model(Path(sys.argv[1]))
 toolchain = ScriptedToolchain(model, on_build=lambda: (print("building", flush=True), sys.stdin.readline()))
