@@ -47,7 +47,10 @@ def recipe_tool(config: BuildConfig) -> str:
 
 
 def apply_recipe(model: OnnxModel, config: BuildConfig, folder: Path) -> RecipeResult:
-    """Rewrites the model as `config.precision` says, into a file in `folder`. Raises RecipeError."""
+    """Rewrites the model as `config.precision` says, into a file in `folder`. Raises RecipeError.
+
+    `config` holds the profiles that the model will have; see `profiles.with_profiles`.
+    """
     tool = recipe_tool(config)
     if config.precision == "as-is":
         return RecipeResult(model.path, tool)
