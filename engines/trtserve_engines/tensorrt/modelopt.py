@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 _PACKAGE = "nvidia-modelopt"
 _VERSION = f"import importlib.metadata as m; print(m.version({_PACKAGE!r}))"
 _LAST_LINES = 5
+_WAY_OUT = {
+    "fp16": "Rewrite it with precision_tool = 'onnxruntime', or build it as-is",
+    "bf16": "Build it as-is, or use fp16",
+}
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -81,7 +85,7 @@ def autocast(model: OnnxModel, config: BuildConfig, target: Path) -> None:
     if result.returncode != 0 or not target.exists():
         raise RecipeError(
             f"{tool.name} ended with exit code {result.returncode} on {model.path}; its last lines:"
-            f" {_last_lines(result.stdout + result.stderr)}"
+            f" {_last_lines(result.stdout + result.stderr)}. {_WAY_OUT[config.precision]}"
         )
 
 

@@ -8,17 +8,20 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from trtserve_engines.command_line import CommandLine
 from trtserve_engines.config import OnnxRuntimeOptions
 from trtserve_engines.errors import AccuracyError, RecipeError
 from trtserve_engines.onnx_model import read_onnx_model
 from trtserve_engines.onnxruntime_engine import OnnxRuntimeEngine
 from trtserve_engines.tensorrt.accuracy_gate import check_report, measure, report_text
+from trtserve_engines.tensorrt.bfloat16_on_cpu import runnable_on_cpu
 from trtserve_engines.tensorrt.cli.outcome import EXIT_FAILED, Outcome, size_text
 from trtserve_engines.tensorrt.cli.target import add_build_arguments, config_of
 from trtserve_engines.tensorrt.engine_cache import EngineCache
 from trtserve_engines.tensorrt.profiles import with_profiles
-from trtserve_engines.tensorrt.recipes import apply_recipe
+from trtserve_engines.tensorrt.recipes import apply_recipe, save
 from trtserve_engines.tensorrt.tensorrt_config import TensorRtConfig
 
 
@@ -48,7 +51,9 @@ def _apply(path: Path, config: TensorRtConfig, folder: Path, output: str | None)
     model = read_onnx_model(path)
     build = with_profiles(config.build, model.signature)
     rewritten = apply_recipe(model, build, folder)
-    engine = OnnxRuntimeEngine.load(read_onnx_model(rewritten.path), OnnxRuntimeOptions())
+    if output:
+        _copy(rewritten.path, Path(output))
+    engine = OnnxRuntimeEngine.load(read_onnx_model(_on_cpu(rewritten.path, build.precision)), OnnxRuntimeOptions())
     try:
         report = measure(model, build, config.tolerance, engine).to_json()
     finally:
@@ -58,8 +63,6 @@ def _apply(path: Path, config: TensorRtConfig, folder: Path, output: str | None)
         check_report(report, config.tolerance, build.precision)
     except AccuracyError as error:
         problem = str(error)
-    if output:
-        _copy(rewritten.path, Path(output))
     return {
         "model": str(path),
         "precision": build.precision,
@@ -70,6 +73,16 @@ def _apply(path: Path, config: TensorRtConfig, folder: Path, output: str | None)
         "problem": problem,
         "output": output,
     }
+
+
+def _on_cpu(path: Path, precision: str) -> Path:
+    """The graph in a form that ONNX Runtime's CPU has kernels for."""
+    if precision != "bf16":
+        return path
+    target = path.parent / "on-cpu" / path.name
+    target.parent.mkdir()
+    save(runnable_on_cpu(onnx.load(path)), target)
+    return target
 
 
 def _files(model: Path) -> tuple[Path, ...]:

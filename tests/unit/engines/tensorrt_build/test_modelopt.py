@@ -109,7 +109,7 @@ def test_without_samples_it_gets_made_up_ones_that_the_profiles_hold(stand_in, t
 
 def test_its_failure_is_told_with_its_last_lines_without_the_places_in_its_code(stand_in, model, tmp_path):
     config = config_for(model, precision="fp16", modelopt_python=stand_in(fails=True))
-    with pytest.raises(RecipeError, match=r"ended with exit code 1 .*: loading \| ValueError: graph has a cycle$"):
+    with pytest.raises(RecipeError, match=r"ended with exit code 1 .*: loading \| ValueError: graph has a cycle\."):
         apply_recipe(model, config, scratch(tmp_path))
 
 
