@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -111,12 +112,33 @@ def convnet(size: int = 64, channels: int = 64, depth: int = 6, seed: int = 0) -
     return model(nodes, [image], [tensor("logits", ["batch", 10])], weights)
 
 
-def transformer(width: int = 32, heads: int = 4, layers: int = 2, detour: float = 0.0, seed: int = 0) -> onnx.ModelProto:
+def in_bfloat16(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model of FP32 with BF16 between its first input and its first output, which stay what they are."""
+    nodes, graph = proto.graph.node, proto.graph
+    source, target = graph.input[0].name, graph.output[0].name
+    for node in nodes:
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                if name in (source, target):
+                    names[index] = f"{name}_half"
+    nodes.insert(0, helper.make_node("Cast", [source], [f"{source}_half"], to=TensorProto.BFLOAT16))
+    nodes.append(helper.make_node("Cast", [f"{target}_half"], [target], to=TensorProto.FLOAT))
+    for weight in graph.initializer:
+        array = numpy_helper.to_array(weight)
+        if array.dtype == np.float32:
+            weight.CopyFrom(numpy_helper.from_array(array.astype(ml_dtypes.bfloat16), weight.name))
+    proto.opset_import[0].version, proto.ir_version = 22, 10
+    return proto
+
+
+def transformer(
+    width: int = 32, heads: int = 4, layers: int = 2, detour: float = 0.0, seed: int = 0
+) -> onnx.ModelProto:
     """A text classifier without training: tokens [batch, length], 0 to 49, to [batch, 5].
 
     With `detour` its numbers are multiplied by so much and divided by it again before the last layer.
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     nodes: list[onnx.NodeProto] = []
     weights = {
         "split": np.array([0, 0, heads, width // heads]),

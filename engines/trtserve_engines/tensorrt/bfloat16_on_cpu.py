@@ -13,11 +13,19 @@ from onnx import TensorProto, helper, shape_inference
 _LEFT_ALONE = frozenset({"Cast", "Constant"})  # these it has
 
 
+def has_bfloat16(model: onnx.ModelProto) -> bool:
+    """Whether something enters, leaves or becomes BF16 in the graph."""
+    graph = model.graph
+    ends = [value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)]
+    weights = [tensor.data_type for tensor in graph.initializer]
+    casts = [attribute.i for node in graph.node for attribute in node.attribute if attribute.name == "to"]
+    return TensorProto.BFLOAT16 in (*ends, *weights, *casts)
+
+
 def runnable_on_cpu(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model, changed in place, with a Cast at every place where BF16 enters or leaves an operator."""
-    halves = _halves(model)
-    if halves:
-        widened: set[str] = set()
+    if has_bfloat16(model):
+        halves, widened = _halves(model), set[str]()
         nodes = [each for node in model.graph.node for each in _with_casts(node, halves, widened)]
         del model.graph.node[:]
         model.graph.node.extend(nodes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from argparse import Namespace
@@ -42,11 +43,8 @@ def build(cache: EngineCache, arguments: Namespace) -> Outcome:
 
 
 def _build(chain: TensorRtToolchain, cache: EngineCache, output: str | None) -> dict[str, Any]:
-    line = ProgressLine(sys.stderr)
-    try:
+    with ProgressLine(sys.stderr, logging.getLogger()) as line:
         provided = provide_engine(chain, cache, Watch(line.show))
-    finally:
-        line.close()
     try:
         if output:
             _write_plan(provided.plan, Path(output))
