@@ -9,10 +9,11 @@ from typing import Any
 
 from trtserve_engines.command_line import CommandLine
 from trtserve_engines.cuda.open_driver import open_driver
-from trtserve_engines.errors import EngineCacheError, PlanError
+from trtserve_engines.errors import EngineCacheError
 from trtserve_engines.tensorrt.cli.cache_commands import entry_of
 from trtserve_engines.tensorrt.cli.outcome import Outcome, count_text
 from trtserve_engines.tensorrt.cli.target import add_gpu_arguments, gpu_numbers, machine_of
+from trtserve_engines.tensorrt.deserialise import deserialise
 from trtserve_engines.tensorrt.engine_cache import EngineCache
 from trtserve_engines.tensorrt.engine_key import EngineKey
 from trtserve_engines.tensorrt.import_tensorrt import import_tensorrt
@@ -39,23 +40,18 @@ def inspect(cache: EngineCache, arguments: Namespace) -> Outcome:
         raise EngineCacheError(f"engine {entry.digest[:12]}... is damaged: {entry.problem}")
     device = open_driver(arguments.cuda_driver).open(gpu)
     try:
-        information = _information(stored.plan, arguments.plugin)
+        information = _information(stored.plan, arguments.plugin, f"gpu:{gpu} ({machine.gpus[gpu].name})")
     finally:
         device.close()
     return Outcome({"key": entry.digest, **information}, _text(information))
 
 
-def _information(plan: Any, plugins: Sequence[str]) -> dict[str, Any]:
+def _information(plan: Any, plugins: Sequence[str], where: str) -> dict[str, Any]:
     trt = import_tensorrt()
     log = tensorrt_log(trt)
     load_plugins(trt, plugins, log)
-    with log.collect() as lines:
-        engine = trt.Runtime(log.native).deserialize_cuda_engine(plan)
-        if engine is None:
-            raise PlanError(f"TensorRT {trt.__version__} does not take the plan: {lines.reason()}")
-        inspector = engine.create_engine_inspector()
-        text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-    information: dict[str, Any] = json.loads(text)
+    inspector = deserialise(trt, log, plan, where).create_engine_inspector()
+    information: dict[str, Any] = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
     return information
 
 
