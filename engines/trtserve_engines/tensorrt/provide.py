@@ -54,6 +54,11 @@ class Toolchain(Protocol[E]):
         ...
 
     @property
+    def gpu_uuid(self) -> str:
+        """Which one it is built on, among equal ones."""
+        ...
+
+    @property
     def tensorrt_version(self) -> str:
         """The version in full."""
         ...
@@ -94,7 +99,7 @@ class ProvidedEngine(Generic[E]):
 
 
 def provide_engine(toolchain: Toolchain[E], cache: EngineCache, watch: Watch) -> ProvidedEngine[E]:
-    """The toolchain's engine. Of any number of processes that want it, one builds.
+    """The toolchain's engine. Of any number of processes that want it, one builds, and on each GPU one at a time.
 
     Raises BuildCancelledError, EngineNotBuiltError where `watch` allows no build, or what the toolchain raises.
     Nothing is kept of an engine that fails its check.
@@ -152,9 +157,7 @@ def _from_cache(
 
 
 def _build(key: EngineKey, toolchain: Toolchain[E], cache: EngineCache, watch: Watch) -> ProvidedEngine[E]:
-    started = time.monotonic()
-    plan = toolchain.build(watch)
-    build_s = time.monotonic() - started
+    plan, build_s = _built(toolchain, cache, watch)
     if toolchain.model.digest_now() != key.model:
         raise ModelFileError(f"{toolchain.model.path} changed while its engine was built; load it again")
     engine = toolchain.load(plan)
@@ -166,6 +169,19 @@ def _build(key: EngineKey, toolchain: Toolchain[E], cache: EngineCache, watch: W
         raise
     log.info("%s: engine built in %.1f s", toolchain.model.path, build_s)
     return ProvidedEngine(engine, plan, sidecar, from_cache=False, problem=_kept(key, plan, sidecar, cache))
+
+
+def _built(toolchain: Toolchain[E], cache: EngineCache, watch: Watch) -> tuple[bytes | mmap, float]:
+    """The plan, and how long it took. Builds side by side on one GPU would spoil each other's timings."""
+
+    def on_wait() -> None:
+        watch.on_step(Step("waiting for another build on this GPU"))
+
+    with cache.lock_gpu(toolchain.gpu_uuid, watch.cancel, on_wait) as held:
+        if not held:
+            raise BuildCancelledError(f"{toolchain.model.path}: waiting for its GPU was cancelled")
+        started = time.monotonic()
+        return toolchain.build(watch), time.monotonic() - started
 
 
 def _sidecar(key: EngineKey, toolchain: Toolchain[E], engine: E, plan: bytes | mmap, build_s: float) -> Sidecar:

@@ -40,7 +40,8 @@ class TensorRtToolchain:
         self._instances = instances
         self._cuda_driver = cuda_driver
         self._driver = open_driver(cuda_driver)
-        self.gpu = self._driver.gpus()[gpu].identity
+        info = self._driver.gpus()[gpu]
+        self.gpu, self.gpu_uuid = info.identity, info.uuid
         self.tensorrt_version = str(import_tensorrt().__version__)
         self._timings = TimingStore(folder, self.tensorrt_version, self.gpu)
 

@@ -52,7 +52,7 @@ class Registry(Assembly):
     """The models by name and version. Belongs to the scheduling thread.
 
     Loading runs in `loading`, freeing in `freeing`, so that it does not wait for what takes long to load, and what
-    has to build an engine first in `building`, one after another: builds side by side spoil each other's timings.
+    has to build an engine first in `building`, where it may have to wait for its GPU.
     """
 
     def __init__(
