@@ -106,7 +106,8 @@ def building(client: Client) -> str:
 # ---- shown ----
 
 
-def test_a_build_is_shown_wherever_one_looks(start, gate):
+def test_a_build_is_shown_wherever_one_looks(start, gate, caplog):
+    caplog.set_level("INFO")
     server, client = start(loaded=False)
     gate.wait()
     server.wait_until(lambda: any(entry.step for entry in server.app.registry.entries()))
@@ -114,9 +115,11 @@ def test_a_build_is_shown_wherever_one_looks(start, gate):
     assert state == "LOADING"
     assert reason.startswith("building ")
     assert next(client.watch("m")) == "NOT_SERVING"
-    error = client.error("ModelInfer", infer_request("m", {"x": ROWS}))
-    assert error.code().name == "UNAVAILABLE"
-    assert re.search(r"is loading \(building .*\); send again later", error.details())
+    server.wait_until(lambda: "m/1: building 11 %" in caplog.text)
+    request = infer_request("m", {"x": ROWS})
+    for error in (client.error("ModelInfer", request), client.error("ModelMetadata", name="m")):
+        assert error.code().name == "UNAVAILABLE"
+        assert re.search(r"is loading \(building .*\); send again later", error.details())
     text = urllib.request.urlopen(server.metrics_url).read().decode()
     assert re.search(r'^trtserve_engine_build_progress\{model="m",version="1"\} [01](\.\d+)?$', text, re.MULTILINE)
     gate.let_go()
