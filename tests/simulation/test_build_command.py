@@ -159,6 +159,30 @@ def test_an_engine_beyond_the_tolerance_is_not_kept(call, model):
 
 
 @ON_GPU
+def test_samples_that_are_given_later_are_measured_on_the_engine_that_is_there(call, model, tmp_path):
+    first = call_json(call, "build", model)[1]["engines"][0]
+    samples = np.random.default_rng(0).standard_normal((3, 3, 16, 16)).astype(np.float32)
+    np.savez(tmp_path / "samples.npz", image=samples)
+    options = ("--accuracy-samples", str(tmp_path / "samples.npz"))
+    second = call_json(call, "build", model, *options)[1]["engines"][0]
+    assert (second["from_cache"], second["key"]) == (True, first["key"])
+    assert (first["accuracy"]["made_up"], first["accuracy"]["samples"]) == (True, 8)
+    assert (second["accuracy"]["made_up"], second["accuracy"]["samples"]) == (False, 3)
+    code, _, error = call("build", model, "--accuracy-samples", str(tmp_path / "missing.npz"))
+    assert code != 0
+    assert "missing.npz' cannot be read: No such file" in error
+
+
+@ON_GPU
+def test_a_plan_that_could_not_be_written_is_not_built(call, model, tmp_path):
+    for output in (tmp_path, tmp_path / "no" / "x.plan"):
+        code, _, error = call("build", model, "--output", str(output))
+        assert code == 2
+        assert f"--output {output}: " in error
+    assert call_json(call, "list")[1]["engines"] == []
+
+
+@ON_GPU
 def test_inspect_shows_the_layers(call, model):
     key = call_json(call, "build", model)[1]["engines"][0]["key"]
     code, output, _ = call("inspect", key[:8])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from trtserve_engines.onnxruntime_engine import OnnxRuntimeEngine
 from trtserve_engines.signature import Signature
 from trtserve_engines.tensorrt.bfloat16_on_cpu import has_bfloat16, runnable_on_cpu
 from trtserve_engines.tensorrt.build_config import BuildConfig
+from trtserve_engines.tensorrt.build_key import file_digest
 from trtserve_engines.tensorrt.gate_samples import gate_samples
 from trtserve_engines.tensorrt.profile_shapes import ProfileShapes
 from trtserve_engines.tensorrt.recipes import save
@@ -37,9 +39,20 @@ def measure(model: OnnxModel, config: BuildConfig, tolerance: Tolerance, engine:
             " unmeasured"
         ) from error
     try:
-        return compare(reference, engine, samples, made_up=not tolerance.accuracy_samples)
+        report = compare(reference, engine, samples, made_up=not tolerance.accuracy_samples)
+        return replace(report, samples_sha256=_samples_sha256(tolerance))
     finally:
         reference.close()
+
+
+def is_of_samples(report: Mapping[str, Any], tolerance: Tolerance) -> bool:
+    """Whether a report that was written down is of the samples that are given today. Raises ConfigError."""
+    return _read(report).samples_sha256 == _samples_sha256(tolerance)
+
+
+def _samples_sha256(tolerance: Tolerance) -> str:
+    path = tolerance.accuracy_samples
+    return file_digest(path, "accuracy_samples") if path else ""
 
 
 def engine_on_cpu(model: OnnxModel) -> OnnxRuntimeEngine:
@@ -65,7 +78,7 @@ def report_text(report: Mapping[str, Any] | None) -> list[str]:
 
 def _read(report: Mapping[str, Any]) -> AccuracyReport:
     outputs = tuple(OutputAccuracy(**output) for output in report["outputs"])
-    return AccuracyReport(outputs, report["samples"], report["made_up"])
+    return AccuracyReport(outputs, report["samples"], report["made_up"], report.get("samples_sha256", ""))
 
 
 def tensor_table(signature: Signature, profiles: Sequence[ProfileShapes]) -> tuple[dict[str, Any], ...]:

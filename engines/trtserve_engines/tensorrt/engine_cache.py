@@ -174,7 +174,7 @@ class EngineCache:
                 total -= entry.size_bytes
                 removed.append(entry.digest)
         if removed:
-            log.info("removed %d engines from %s", len(removed), self.folder)
+            log.info("engines removed from %s: %d", self.folder, len(removed))
         return removed
 
     def remove(self, digest: str) -> bool:

@@ -129,6 +129,7 @@ def _version_of(python: str) -> str:
         result = subprocess.run([python, "-c", _VERSION], capture_output=True, text=True, env=_environment(os.environ))
     except OSError as error:
         raise RecipeError(f"modelopt_python = {python!r} cannot be run: {error.strerror}") from None
-    if result.returncode != 0:
+    version = result.stdout.strip()
+    if result.returncode != 0 or not version:
         raise RecipeError(f"modelopt_python = {python!r} has no {_PACKAGE}; install it there with pip")
-    return result.stdout.strip()
+    return version

@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from mmap import mmap
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -76,7 +76,8 @@ class Toolchain(Protocol[E]):
         ...
 
     def check(self, engine: E, known: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        """The report of a comparison with ONNX Runtime: the one that is known, or a new one; None where none is wanted.
+        """The report of a comparison with ONNX Runtime: the one that is known, where it is of the samples that are
+        given now, or a new one; None where none is wanted.
 
         Raises AccuracyError where it is beyond the tolerance.
         """
@@ -149,11 +150,11 @@ def _from_cache(
             log.warning("%s; it was moved to %s and is built again", error, target)
         return None
     try:
-        toolchain.check(engine, stored.sidecar.accuracy)
+        sidecar = replace(stored.sidecar, accuracy=toolchain.check(engine, stored.sidecar.accuracy))
     except BaseException:
         engine.close()
         raise
-    return ProvidedEngine(engine, stored.plan, stored.sidecar, from_cache=True)
+    return ProvidedEngine(engine, stored.plan, sidecar, from_cache=True)
 
 
 def _build(key: EngineKey, toolchain: Toolchain[E], cache: EngineCache, watch: Watch) -> ProvidedEngine[E]:

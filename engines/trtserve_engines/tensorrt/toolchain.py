@@ -11,7 +11,7 @@ from typing import Any
 from trtserve_engines.cuda.open_driver import open_driver
 from trtserve_engines.onnx_model import OnnxModel
 from trtserve_engines.step import Step, Watch
-from trtserve_engines.tensorrt.accuracy_gate import check_report, measure, tensor_table
+from trtserve_engines.tensorrt.accuracy_gate import check_report, is_of_samples, measure, tensor_table
 from trtserve_engines.tensorrt.build_config import BuildConfig
 from trtserve_engines.tensorrt.build_job import BuildJob
 from trtserve_engines.tensorrt.build_process import BuildProcess
@@ -74,9 +74,10 @@ class TensorRtToolchain:
         """See Toolchain."""
         if not self._tolerance.accuracy_gate:
             return known
-        report = known or measure(self.model, self.config, self._tolerance, engine).to_json()
-        check_report(report, self._tolerance, self.config.precision)
-        return report
+        if known is None or not is_of_samples(known, self._tolerance):
+            known = measure(self.model, self.config, self._tolerance, engine).to_json()
+        check_report(known, self._tolerance, self.config.precision)
+        return known
 
     def describe(self, engine: TensorRtEngine) -> tuple[tuple[Mapping[str, Any], ...], Mapping[str, int]]:
         """See Toolchain."""

@@ -36,6 +36,8 @@ def build(cache: EngineCache, arguments: Namespace) -> Outcome:
     chains = toolchains(arguments, cache)
     if arguments.output and len(chains) > 1:
         raise ConfigError(f"--output takes one engine, but {len(chains)} kinds of GPU are meant; name one by --device")
+    if arguments.output:
+        _check_target(Path(arguments.output))
     built = [_build(chain, cache, arguments.output) for chain in chains]
     failed = any(data["not_kept"] and not arguments.output for data in built)
     text = "\n\n".join(_report(data) for data in built)
@@ -93,6 +95,14 @@ def _report(data: dict[str, Any]) -> str:
     if data["output"]:
         lines.append(f"  written   {data['output']}")
     return "\n".join(lines)
+
+
+def _check_target(target: Path) -> None:
+    """Raises ConfigError before a build where the plan could not be written after it."""
+    if target.is_dir():
+        raise ConfigError(f"--output {target}: that is a folder; wanted is the name of a file")
+    if not target.parent.is_dir():
+        raise ConfigError(f"--output {target}: there is no folder {target.parent}")
 
 
 def _write_plan(plan: bytes | mmap, target: Path) -> None:

@@ -115,7 +115,11 @@ def test_its_failure_is_told_with_its_last_lines_without_the_places_in_its_code(
 
 @pytest.mark.parametrize(
     ("python", "reason"),
-    [("/no/such/python", "cannot be run: No such file"), (sys.executable, "has no nvidia-modelopt; install it there")],
+    [
+        ("/no/such/python", "cannot be run: No such file"),
+        (sys.executable, "has no nvidia-modelopt; install it there"),
+        ("/bin/true", "has no nvidia-modelopt; install it there"),
+    ],
 )
 def test_an_environment_without_it_is_refused(python, reason):
     with pytest.raises(RecipeError, match=reason):
