@@ -39,9 +39,10 @@ class Gpu:
         self.folder = folder
         self.things = []
 
-    def engine(self, proto, profiles=(), gpu=0, **options):
+    def engine(self, proto, profiles=(), gpu=0, profiling_verbosity="layer_names_only", **options):
         path = models.save(proto, self.folder / f"{len(self.things)}.onnx")
-        plan = build(path, self.driver, BuildConfig(profiles=profiles), gpu)
+        config = BuildConfig(profiles=profiles, profiling_verbosity=profiling_verbosity)
+        plan = build(path, self.driver, config, gpu)
         engine = TensorRtEngine.load(plan, driver=self.driver, gpu=gpu, config=RuntimeConfig(**options))
         self.things.append(engine)
         return engine
@@ -78,6 +79,17 @@ def linear(inputs):
 def assert_linear(result, *parts):
     wanted = linear({"x": np.concatenate([part["x"] for part in parts])})
     np.testing.assert_allclose(result.outputs["y"], wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("built", "run"),
+    [("detailed", "LAYER_NAMES_ONLY"), ("layer_names_only", "LAYER_NAMES_ONLY"), ("none", "NONE")],
+)
+def test_details_for_the_inspector_do_not_slow_down_the_runs(gpu, built, run):
+    """TensorRT would emit them at each enqueue too."""
+    context = gpu.context(models.linear(), ROWS, profiling_verbosity=built)
+    native = [each._native for slot in context._slots for each in slot.contexts]
+    assert {each.nvtx_verbosity.name for each in native} == {run}
 
 
 # ---- graphs ----
