@@ -160,6 +160,22 @@ def test_tensors_in_shared_memory(measure: Measure) -> None:
     assert [path for path in Path("/dev/shm").iterdir() if path.name.startswith(f"trtserve-{os.getpid()}-")] == []
 
 
+@pytest.mark.parametrize(
+    "words", [("--concurrency", "2"), ("--streams", "1", "--in-flight", "2"), ("--shared-memory",)]
+)
+def test_the_phases_of_every_request_by_its_answers_timing(measure: Measure, words: tuple[str, ...]) -> None:
+    if words == ("--shared-memory",):
+        words = (*words, "--concurrency", "2")
+    document = measure("batches", *words, "--timing", "--count", "20", "--warmup-s", "0")
+    run = only_run(document)
+    timings = run["timings"]
+    assert timings["compute"]["p50"] == pytest.approx(20, rel=0.5)
+    parts = sum(each["mean"] for name, each in timings.items() if name != "batch_rows")
+    assert parts == pytest.approx(run["mean"], rel=0.02)
+    assert 1 <= timings["batch_rows"]["p50"] <= 4.01
+    assert re.search(r"waiting for its turn +\d", document["output"])
+
+
 def test_a_trace_is_replayed_with_its_inputs_and_its_timing(
     measure: Measure, server: RunningServer, tmp_path: Path
 ) -> None:

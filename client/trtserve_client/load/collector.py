@@ -11,6 +11,7 @@ import numpy as np
 from trtserve_client.load.histogram import Histogram, merged
 from trtserve_client.load.jobs import Finished, Progress, Window
 from trtserve_client.load.results import ClientUse, Point, Run, ServerUse
+from trtserve_client.load.timings import told
 from trtserve_client.load.verdicts import client_limit, instability, rate_reached
 
 PARTS = 3
@@ -22,6 +23,7 @@ class _Total:
     """One bucket over all workers."""
 
     latencies: Histogram = field(default_factory=Histogram)
+    failed: Histogram = field(default_factory=Histogram)
     answered: int = 0
     errors: dict[str, int] = field(default_factory=dict)
 
@@ -33,6 +35,7 @@ class Collector:
         self.window = window
         self.buckets: dict[int, _Total] = {}
         self.first_error = ""
+        self.timings: dict[str, Histogram] = {}
         self._last_end = window.measured
         self._cpu: dict[int, list[tuple[float, float]]] = {}
 
@@ -40,18 +43,26 @@ class Collector:
         """Takes what one worker tells."""
         self._cpu.setdefault(worker, []).append((progress.time, progress.cpu_s))
         self.first_error = self.first_error or progress.first_error
+        for name, text in progress.timings.items():
+            self.timings.setdefault(name, Histogram()).add(Histogram.decode(text))
         for number, bucket in progress.buckets.items():
             total = self.buckets.setdefault(number, _Total())
             total.answered += bucket.answered
             self._last_end = max(self._last_end, bucket.last_end)
             if bucket.latencies:
                 total.latencies.add(Histogram.decode(bucket.latencies))
+            if bucket.failed:
+                total.failed.add(Histogram.decode(bucket.failed))
             for status, count in bucket.errors.items():
                 total.errors[status] = total.errors.get(status, 0) + count
 
     def latencies(self) -> Histogram:
         """Every latency so far."""
         return merged(total.latencies for total in self.buckets.values())
+
+    def failed(self) -> Histogram:
+        """How long every failed request took until its error."""
+        return merged(total.failed for total in self.buckets.values())
 
     def seconds(self, *, cut_short: bool) -> float:
         """How long was measured: the whole window, or to the last answer where a count or a stop ended it."""
@@ -113,6 +124,7 @@ def run_from_collected(
         mean=latencies.mean,
         errors=errors,
         first_error=collector.first_error,
+        error_p50=collector.failed().percentile(50),
         unsent=unsent,
         unanswered=sum(each.unanswered for each in finished),
         stable=not unstable,
@@ -124,6 +136,7 @@ def run_from_collected(
         server=server,
         histogram=latencies.encode(),
         interrupted=interrupted,
+        timings=told(collector.timings),
     )
 
 

@@ -12,9 +12,12 @@ import numpy as np
 from trtserve_client.load.jobs import ClosedLoad, Finished, Job, OpenLoad, Window
 from trtserve_client.load.recorder import Recorder
 from trtserve_client.load.senders import Sender
+from trtserve_protos.timing import Timing
 
 _LATENESS = 0.1
 """An open loop that falls behind goes on this part of its length beyond its end, then counts the rest as unsent."""
+
+_LEAST_WAIT_S = 1e-3
 
 
 class Drive(Protocol):
@@ -124,13 +127,15 @@ class ClosedLoop:
         if self._stopped or sent >= self._window.ends or self._counted_out(sent):
             self._slots.end()
             return
-        self._sender.send(next(self._numbers), lambda status, detail: self._done(sent, status, detail))
+        self._sender.send(
+            next(self._numbers), lambda status, detail, timing=None: self._done(sent, status, detail, timing)
+        )
 
-    def _done(self, sent: float, status: str, detail: str) -> None:
+    def _done(self, sent: float, status: str, detail: str, timing: Timing | None) -> None:
         now = time.monotonic()
         # With a count, the requests that are counted are those sent in the window; the rest is warm-up.
         belongs = now if not self._load.count or sent >= self._window.measured else sent
-        self._recorder.add(belongs, now - sent, now, status, detail)
+        self._recorder.add(belongs, now - sent, now, status, detail, timing)
         self._next()
 
     def _counted_out(self, sent: float) -> bool:
@@ -182,7 +187,8 @@ class OpenLoop:
                 self._stop.wait(ahead)
             waited = not self._places.acquire(blocking=False)
             if waited:
-                self._places.acquire()
+                # A server that hangs gives no place back.
+                self._places.acquire(timeout=max(0.0, too_late - time.monotonic()) + _LEAST_WAIT_S)
             now = time.monotonic()
             if self._stop.is_set():
                 break
@@ -197,10 +203,10 @@ class OpenLoop:
         self._counted.close()
 
     def _send(self, number: int, due: float) -> None:
-        def done(status: str, detail: str) -> None:
+        def done(status: str, detail: str, timing: Timing | None = None) -> None:
             now = time.monotonic()
             self._places.release()
-            self._recorder.add(due, now - due, now, status, detail)
+            self._recorder.add(due, now - due, now, status, detail, timing)
             self._counted.end()
 
         self._counted.begin()

@@ -8,7 +8,8 @@ from importlib.resources import files
 
 from trtserve_client.load import charts
 from trtserve_client.load.results import Level, Result, Run, names_of
-from trtserve_client.load.table import capacity_sentence, notes_of
+from trtserve_client.load.table import capacity_sentence, notes_of, timing_rows
+from trtserve_client.load.timings import STATISTICS
 
 _TITLES = {
     "throughput": ("Throughput", "requests/s by those of {first}; more is better"),
@@ -156,6 +157,7 @@ def _curves(result: Result) -> Iterable[str]:
 
 def _where_time_goes(result: Result) -> Iterable[str]:
     known = [level for level in result.levels if level.median_run.server.phases_ms]
+    yield from _timings(result)
     if not known:
         return
     body = charts.phases(known)
@@ -163,6 +165,26 @@ def _where_time_goes(result: Result) -> Iterable[str]:
     if len(run.server.batch_sizes) > 1:
         body += f"<h3>Batch sizes at {escape(_long_name(best_level(known)))}</h3>{charts.batch_sizes(run)}"
     yield _section("Where the time goes", "The mean time of a request, by the server's own statistics.", body)
+
+
+def _timings(result: Result) -> Iterable[str]:
+    known = [level for level in result.levels if level.median_run.timings]
+    if not known:
+        return
+    heads = "".join(f"<th>{cell}</th>" for cell in ("", *STATISTICS))
+    body = ""
+    for level in known:
+        rows = "".join(
+            f"<tr><td>{escape(what)}</td>{''.join(f'<td>{figure}</td>' for figure in figures)}</tr>"
+            for what, figures in timing_rows(level.median_run)
+        )
+        body += f"<h3>{escape(_long_name(level))}</h3>"
+        body += f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+    note = (
+        "As each answer told of its own request, in ms. Half of the requests took no longer for a phase than its p50,"
+    )
+    note += " 99 of 100 no longer than its p99; the slowest phase of one request need not be that of the next."
+    yield _section("Where the time of single requests goes", note, body)
 
 
 def _timelines(result: Result) -> Iterable[str]:
@@ -194,8 +216,11 @@ def _figures(result: Result) -> str:
         "max ms",
         "failed",
     ]
-    head += ["server CPUs", "server MiB", "client CPUs"]
-    rows = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in _cells(level, many))}</tr>" for level in result.levels)
+    gpu = any(run.server.gpu_memory_bytes for level in result.levels for run in level.runs)
+    head += ["server CPUs", "server MiB", *(["GPU", "GPU MiB"] if gpu else []), "client CPUs"]
+    rows = "".join(
+        f"<tr>{''.join(f'<td>{cell}</td>' for cell in _cells(level, many, gpu))}</tr>" for level in result.levels
+    )
     titles = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     table = f"<table><thead><tr>{titles}</tr></thead><tbody>{rows}</tbody></table>"
     note = (
@@ -206,7 +231,7 @@ def _figures(result: Result) -> str:
     return _section("All figures", note, f'<div class="scroll">{table}</div>')
 
 
-def _cells(level: Level, many: bool) -> list[str]:
+def _cells(level: Level, many: bool, gpu: bool) -> list[str]:
     run = level.median_run
     cells = [escape(level.target)] if many else []
     cells.append(escape(level.label))
@@ -216,13 +241,19 @@ def _cells(level: Level, many: bool) -> list[str]:
         beneath = f"<small>{spread.low:{form}} to {spread.high:{form}}</small>" if len(level.runs) > 1 else ""
         cells.append(f"{spread.median:{form}}{beneath}")
     cells.append(f"{sum(each.error_count for each in level.runs):,}")
-    return cells + _uses(run)
+    return cells + _uses(run, gpu)
 
 
-def _uses(run: Run) -> list[str]:
+def _uses(run: Run, gpu: bool) -> list[str]:
     server = run.server
-    cpu = f"{server.cpu_share:.2f}" if server.cpu_share else "-"
-    return [cpu, f"{server.memory_bytes / 2**20:,.0f}" if server.memory_bytes else "-", f"{run.client.cpu_share:.2f}"]
+    cells = [f"{server.cpu_share:.2f}" if server.cpu_share else "-", _mib(server.memory_bytes)]
+    if gpu:
+        cells += [f"{server.gpu_share:.0%}" if server.gpu_memory_bytes else "-", _mib(server.gpu_memory_bytes)]
+    return [*cells, f"{run.client.cpu_share:.2f}"]
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.0f}" if size else "-"
 
 
 def _how(result: Result) -> str:
@@ -232,9 +263,6 @@ def _how(result: Result) -> str:
     workers = max(each.client.workers for level in result.levels for each in level.runs)
     how = f"{count} measurement{'s' * (count > 1)} of about {run.seconds:.3g} s,"
     how += f" sent by {workers} worker process{'es' * (workers != 1)}."
-    gpu = run.server.gpu_memory_bytes
-    if gpu:
-        entries += f"<dt>gpu in use</dt><dd>{run.server.gpu_share:.0%}, {gpu / 2**20:,.0f} MiB</dd>"
     return _section(
         "How it was measured",
         "",

@@ -15,8 +15,8 @@ from contextlib import suppress
 
 from trtserve_client.channel import STREAM_PATH, target_from_url
 from trtserve_client.load.http2 import Ended, Event, Http2Client, Message, ProtocolBroken, framed, header_block
-from trtserve_client.load.jobs import OK, Connection
-from trtserve_client.load.senders import INFER_PATH, STREAM_REFUSED, Done
+from trtserve_client.load.jobs import Connection
+from trtserve_client.load.senders import INFER_PATH, STREAM_REFUSED, Done, tell_answer
 from trtserve_protos import wire
 from trtserve_protos.errors import ProtocolError
 
@@ -46,7 +46,8 @@ class SocketSender:
         self._closed = False
         self._later = _Later()
         self._failed_at = -_PAUSE_S
-        self._line = _Line(self._connect(), self._headers, self._later)
+        self._timed = connection.timed
+        self._line = self._opened()
 
     def send(self, number: int, done: Done) -> None:
         """See Sender."""
@@ -75,11 +76,14 @@ class SocketSender:
                 raise OSError("the server is gone")
             if not self._line.usable:
                 try:
-                    self._line = _Line(self._connect(), self._headers, self._later)
+                    self._line = self._opened()
                 except OSError:
                     self._failed_at = time.monotonic()
                     raise
             return self._line
+
+    def _opened(self) -> _Line:
+        return _Line(self._connect(), self._headers, self._later, timed=self._timed)
 
     def _connect(self) -> socket.socket:
         if not self._target.startswith("unix:"):
@@ -100,8 +104,10 @@ class SocketSender:
 class _Line:
     """One connection with the thread that reads it, and who waits for what on it."""
 
-    def __init__(self, own_socket: socket.socket, headers: bytes, later: _Later) -> None:
+    def __init__(self, own_socket: socket.socket, headers: bytes, later: _Later, *, timed: bool) -> None:
         self._socket = own_socket
+        self._timed = timed
+        self._answers: dict[int, bytes] = {}
         self._later = later
         self._http2 = Http2Client(headers)
         self._lock, self._writing = threading.Lock(), threading.Lock()
@@ -123,7 +129,7 @@ class _Line:
         with self._lock:
             taken = not self._broken
             if taken:
-                self._waiting[self._http2.open(message, several=False)] = done
+                self._waiting[self._http2.open(message, several=False, wanted=self._timed)] = done
         self._sent(done, taken)
 
     def send_on_stream(self, index: int, request_id: str, message: bytes, done: Done) -> None:
@@ -159,15 +165,23 @@ class _Line:
         self._fail_all(reason)
 
     def _tell(self, event: Event) -> None:
-        if isinstance(event, Message):
+        if isinstance(event, Message) and event.stream in self._waiting:
+            self._answers[event.stream] = event.data
+        elif isinstance(event, Message):
             error, response = wire.decode_stream_response(event.data)
             request_id = wire.split_infer_response(response).id
             # A server that refuses without saying whom is taken to mean the oldest.
             _, done = self._on_streams.pop(request_id or next(iter(self._on_streams), ""), (0, None))
-            if done is not None:
-                done(STREAM_REFUSED if error else OK, error)
+            if done is not None and error:
+                done(STREAM_REFUSED, error)
+            elif done is not None:
+                tell_answer(done, response, timed=self._timed)
         elif (waiting := self._waiting.pop(event.stream, None)) is not None:
-            waiting(OK if event.status == "OK" else event.status, event.detail)
+            answer = self._answers.pop(event.stream, b"")
+            if event.status == "OK":
+                tell_answer(waiting, answer, timed=self._timed)
+            else:
+                waiting(event.status, event.detail)
         else:
             self._end_stream(event)
 
