@@ -31,8 +31,10 @@ def page(document: dict[str, Any]) -> str:
     return f"""# Benchmarks
 
 Each figure is a ratio to a baseline that was measured in turn with it, in the same run, on the same machine: what
-disturbs the machine disturbs both. It says more than a rate, which is that of the machine. The load comes from
-trtserve-load's workers and shares the machine with the server.
+disturbs the machine disturbs both. It says more than a rate, which is that of the machine. Every load on a server
+comes from trtserve-load's workers, but for perf_analyzer's own, and shares the machine with the server. The figures of
+the core, the simulation, imports, the statistics' cost and TensorRT's host cost are of code by itself: there is no
+server to send to.
 
 - Machine: {document["machine"]}
 - Packages: {document["packages"]}

@@ -60,6 +60,14 @@ class Collector:
         """Every latency so far."""
         return merged(total.latencies for total in self.buckets.values())
 
+    def errors(self) -> dict[str, int]:
+        """Failed requests so far, by their status."""
+        errors: dict[str, int] = {}
+        for total in self.buckets.values():
+            for status, count in total.errors.items():
+                errors[status] = errors.get(status, 0) + count
+        return errors
+
     def failed(self) -> Histogram:
         """How long every failed request took until its error."""
         return merged(total.failed for total in self.buckets.values())
@@ -111,7 +119,7 @@ def run_from_collected(
             cpu_share=share, lag_p99_ms=lag_p99, p50_ms=p50, machine_cpu=machine_cpu, server_is_here=server_is_here
         )
     unstable = _instability(collector, tolerance_percent, closed=not due)
-    errors = _errors(collector)
+    errors = collector.errors()
     return Run(
         seconds=seconds,
         answered=latencies.count,
@@ -138,14 +146,6 @@ def run_from_collected(
         interrupted=interrupted,
         timings=told(collector.timings),
     )
-
-
-def _errors(collector: Collector) -> dict[str, int]:
-    errors: dict[str, int] = {}
-    for total in collector.buckets.values():
-        for status, count in total.errors.items():
-            errors[status] = errors.get(status, 0) + count
-    return errors
 
 
 def _timeline(collector: Collector, batches: Mapping[int, float]) -> list[Point]:

@@ -23,6 +23,7 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _LARGEST_WINDOW, _FIRST_WINDOW = 2**31 - 1, 65_535
 _REPLENISH = 2**29
 _SMALL = 4096
+_CANCELLED = (8).to_bytes(4, "big")
 _OUR_FRAME = 16_384
 _RESET_STATUS = {7: "UNAVAILABLE", 8: "CANCELLED", 11: "RESOURCE_EXHAUSTED", 12: "PERMISSION_DENIED"}
 _STATUSES = {str(code.value[0]): code.name for code in grpc.StatusCode}
@@ -104,6 +105,13 @@ class Http2Client:
             self._held[stream].append(data)
         else:
             self._send(stream, data, end=False)
+
+    def cancel(self, stream: int) -> None:
+        """Gives a stream up: nothing more is sent or told of it."""
+        if self._streams.pop(stream, None) is not None:
+            if self._held.pop(stream, None) is None:
+                self._put(_RST_STREAM, 0, stream, _CANCELLED)
+            self._begin_held()
 
     def receive(self, data: bytes) -> list[Event]:
         """What happened by these bytes. Raises ProtocolBroken."""

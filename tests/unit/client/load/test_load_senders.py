@@ -2,6 +2,7 @@
 
 import dataclasses
 import queue
+import socket
 import threading
 
 import grpc
@@ -121,6 +122,14 @@ def test_a_refusal_in_a_stream_leaves_the_stream_open(server, open_sender):
         sender.send(number, answers.done)
     assert sorted(answers.next() for _ in range(4)) == [("", "")] * 2 + [(STREAM_REFUSED, "odd")] * 2
     assert server.calls.count("ModelStreamInfer") == 1
+
+
+def test_a_call_ends_by_its_limit_where_the_server_does_not_end_it(open_sender):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        sender, answers = open_sender(f"127.0.0.1:{silent.getsockname()[1]}", timeout_s=0.2), Answers()
+        for number in range(3):
+            sender.send(number, answers.done)
+        assert [answers.next()[0] for _ in range(3)] == ["DEADLINE_EXCEEDED"] * 3
 
 
 def test_a_request_without_an_answer_ends_by_its_limit(server, open_sender):
