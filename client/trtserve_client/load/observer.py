@@ -73,7 +73,9 @@ class Observer:
         """Share of all CPUs that was busy, by whomever."""
         first, last = self._ends()
         seconds = last.time - first.time
-        return (last.machine_busy_s - first.machine_busy_s) / seconds / (psutil.cpu_count() or 1) if seconds else 0.0
+        busy = (last.machine_busy_s - first.machine_busy_s) / (psutil.cpu_count() or 1)
+        # The system counts in ticks, by which a full machine can come out a little above full.
+        return min(1.0, busy / seconds) if seconds else 0.0
 
     def server_use(self) -> ServerUse:
         """What was seen of the server between the first look and the last."""
