@@ -22,7 +22,7 @@ def page(result: Result) -> str:
     """The whole page."""
     style = files(__package__).joinpath("report.css").read_text("utf-8")
     sections = [*_comparison(result), *_by_load(result), *_curves(result), *_where_time_goes(result)]
-    sections += [*_timelines(result), _figures(result), _how(result)]
+    sections += [*_timings(result), *_timelines(result), _figures(result), _how(result)]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -39,10 +39,11 @@ def best_level(levels: Sequence[Level]) -> Level:
 def _head(result: Result) -> str:
     level = _main_level(result)
     run, rate = level.median_run, level.spread("throughput").median
+    whose = f", {level.target}" if level.target else ""
     tiles = [
-        (f"{rate:,.0f}" if rate >= 10 else f"{rate:.2f}", "requests/s answered"),
-        (f"{run.p50:.3g} ms", "p50: half are faster"),
-        (f"{run.p99:.3g} ms", "p99: 99 of 100 are faster"),
+        (f"{rate:,.0f}" if rate >= 10 else f"{rate:.2f}", f"requests/s answered{whose}"),
+        (_ms(level, "p50"), f"p50: half are faster{whose}"),
+        (_ms(level, "p99"), f"p99: 99 of 100 are faster{whose}"),
         (f"{sum(each.error_count for one in result.levels for each in one.runs):,}", "failed requests, all loads"),
     ]
     if run.server.batch > 1.05:
@@ -59,6 +60,11 @@ def _head(result: Result) -> str:
     )
 
 
+def _ms(level: Level, metric: str) -> str:
+    """A latency as every other part of the page gives it: the median of the runs."""
+    return f"{level.spread(metric).median:.3g} ms"
+
+
 def _main_level(result: Result) -> Level:
     if result.kind == "capacity" and result.capacity:
         return min(result.levels, key=lambda level: abs(level.offered - result.capacity))
@@ -68,20 +74,17 @@ def _main_level(result: Result) -> Level:
 
 
 def _sentence(result: Result, level: Level) -> str:
-    run = level.median_run
     if result.kind == "capacity":
         return capacity_sentence(result)
     if result.kind == "compare":
         of = f"Of {len(names_of(result.levels))} targets, measured in turn,"
         if level.offered:
-            return (
-                f"{of} {level.target} had the least p99: {level.spread('p99').median:.3g} ms at {level.label} offered."
-            )
+            return f"{of} {level.target} had the least p99: {_ms(level, 'p99')} at {level.label} offered."
         return f"{of} {level.target} answered most: {level.spread('throughput').median:,.0f} requests/s."
     load = f"With {level.concurrency} requests under way at once" if level.concurrency else f"At {level.label} offered"
     return (
         f"{load}, the server answered {level.spread('throughput').median:,.0f} requests/s:"
-        f" half of them within {run.p50:.3g} ms, 99 of 100 within {run.p99:.3g} ms."
+        f" half of them within {_ms(level, 'p50')}, 99 of 100 within {_ms(level, 'p99')}."
     )
 
 
@@ -157,7 +160,6 @@ def _curves(result: Result) -> Iterable[str]:
 
 def _where_time_goes(result: Result) -> Iterable[str]:
     known = [level for level in result.levels if level.median_run.server.phases_ms]
-    yield from _timings(result)
     if not known:
         return
     body = charts.phases(known)
@@ -172,14 +174,15 @@ def _timings(result: Result) -> Iterable[str]:
     if not known:
         return
     heads = "".join(f"<th>{cell}</th>" for cell in ("", *STATISTICS))
-    body = ""
+    body, chosen = "", _main_level(result)
     for level in known:
         rows = "".join(
             f"<tr><td>{escape(what)}</td>{''.join(f'<td>{figure}</td>' for figure in figures)}</tr>"
             for what, figures in timing_rows(level.median_run)
         )
-        body += f"<h3>{escape(_long_name(level))}</h3>"
-        body += f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+        table = f'<table class="phases"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+        body += f"<details{' open' if level is chosen else ''}><summary>{escape(_long_name(level))}</summary>{table}"
+        body += "</details>"
     note = (
         "As each answer told of its own request, in ms. Half of the requests took no longer for a phase than its p50,"
     )

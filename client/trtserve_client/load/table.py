@@ -21,7 +21,7 @@ _HEAD = (
     "server",
     "client",
 )
-_MIB = 1 << 20
+_LEAST_MS = 0.00103
 
 
 def result_text(result: Result) -> str:
@@ -63,7 +63,12 @@ def timings_text(level: Level) -> str:
 def timing_rows(run: Run) -> list[tuple[str, list[str]]]:
     """What each phase is, and its STATISTICS; the rows of the batch come last."""
     names = {**PHASES, BATCH_ROWS: "rows in its batch"}
-    return [(names[phase], [f"{figures[each]:.3g}" for each in STATISTICS]) for phase, figures in run.timings.items()]
+    return [(names[phase], [_figure(figures[each]) for each in STATISTICS]) for phase, figures in run.timings.items()]
+
+
+def _figure(ms: float) -> str:
+    """Three digits; a microsecond is the least that a histogram tells apart."""
+    return f"{ms:.3g}" if ms > _LEAST_MS else "≤0.001"
 
 
 def capacity_sentence(result: Result) -> str:
