@@ -75,6 +75,7 @@ class OnnxRuntimeContext:
         self._sessions = sessions
         self._most_threads = max(sessions)
         self._signature = signature
+        self._input_names = [spec.name for spec in signature.inputs]
         self._batched = batched
         self._has_strings = any(spec.dtype.kind == "O" for spec in signature.inputs + signature.outputs)
         self._inputs = [StagingBuffer(spec.dtype) for spec in signature.inputs]
@@ -94,8 +95,8 @@ class OnnxRuntimeContext:
     def _run_bound(self, parts: Sequence[Arrays], threads: int) -> BatchResult:
         start = perf_counter_ns()
         binding = self._binding(parts, threads)
-        for spec, staged in zip(self._signature.inputs, binding.inputs, strict=True):
-            gather(staged, parts, spec.name)
+        for name, staged in zip(self._input_names, binding.inputs, strict=True):
+            gather(staged, parts, name)
         binding.free_outputs()
         gathered = perf_counter_ns()
         with _Execution():
@@ -118,7 +119,7 @@ class OnnxRuntimeContext:
         return BatchResult(outputs, gathered - start, perf_counter_ns() - gathered, 0)
 
     def _binding(self, parts: Sequence[Arrays], threads: int) -> _Binding:
-        key = threads, tuple(gathered_shape(parts, spec.name) for spec in self._signature.inputs)
+        key = threads, tuple([gathered_shape(parts, name) for name in self._input_names])
         binding = self._bindings.get(key)
         if binding is None:
             binding = self._bind(*key)
@@ -169,7 +170,7 @@ class _Binding:
 
     def copy_outputs(self, specs: Sequence[TensorSpec]) -> dict[str, np.ndarray]:
         """The outputs in memory of their own."""
-        values = self.io.get_outputs() if any(output is None for output in self.outputs) else ()
+        values = self.io.get_outputs() if self._unknown else ()
         return {
             spec.name: output.copy() if output is not None else _array_of(values[index], spec.dtype)
             for index, (spec, output) in enumerate(zip(specs, self.outputs, strict=True))

@@ -31,6 +31,9 @@ _STREAM_RESPONSE_FIELD = 2
 _ROWS_BATCH_FIELD = 1
 _ROWS_RESPONSE_FIELD = 3
 
+_MAX_LAYOUTS = 256
+_MAX_LAYOUT_BYTES = 4096
+
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _START_GROUP, _END_GROUP, _FIXED32 = range(6)
 _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
 
@@ -54,6 +57,39 @@ def decode_infer_request(message: bytes) -> tuple[ModelInferRequest, list[memory
 def split_infer_request(message: Buffer) -> Parts:
     """The parts of a ModelInferRequest. Requests that differ in id and tensors alone have equal headers."""
     return _parts(message, REQUEST_RAW_FIELD)
+
+
+class RequestSplitter:
+    """split_infer_request for a server, to which clients send the same message again and again with another tensor.
+
+    A message that ends with its one raw tensor, has no id, and is as long as an earlier one whose first bytes it has,
+    up to the tensor, differs from that in the tensor alone: then comparing those bytes does for reading them.
+    """
+
+    __slots__ = ("_layouts",)
+
+    def __init__(self) -> None:
+        self._layouts: dict[int, tuple[bytes, bytes]] = {}  # by length: all before the tensor, and the header in it
+
+    def split(self, message: Buffer) -> Parts:
+        """See split_infer_request. Raises WireError."""
+        layout = self._layouts.get(len(message))
+        if layout is not None:
+            head, header = layout
+            if message[: len(head)] == head:
+                return Parts(header, "", [memoryview(message)[len(head) :]])
+        parts = split_infer_request(message)
+        if len(parts.raw) == 1 and len(parts.header) <= _MAX_LAYOUT_BYTES:
+            self._remember(message, parts)
+        return parts
+
+    def _remember(self, message: Buffer, parts: Parts) -> None:
+        size = parts.raw[0].nbytes
+        head = parts.header + entry_head(REQUEST_RAW_FIELD, size)
+        if len(head) + size == len(message) and message[: len(head)] == head:  # nothing between, and nothing behind
+            if len(self._layouts) >= _MAX_LAYOUTS:
+                self._layouts.clear()
+            self._layouts[len(message)] = head, parts.header
 
 
 def parse_infer_request(header: bytes) -> ModelInferRequest:

@@ -13,6 +13,7 @@ from trtserve_engines.config import ConfigError
 from trtserve_engines.options import add_arguments, as_mapping, build, from_arguments, merged
 from trtserve_server import __version__
 from trtserve_server.config import ServerConfig
+from trtserve_server.grpc_listener import prefer_quick_listener
 from trtserve_server.log_output import LogOutput
 from trtserve_server.models.memory import use_one_heap
 from trtserve_server.options import from_environment, toml_text
@@ -86,7 +87,8 @@ def _run(config: ServerConfig, started: float) -> int:
     output = LogOutput(config)
     output.install()
     use_one_heap()
-    # Imported here, so that --help and mistakes are answered at once.
+    prefer_quick_listener(os.environ)
+    # Imported here, so that --help and mistakes are answered at once, and gRPC reads its variable.
     import uvloop
 
     from trtserve_server.lifecycle import serve

@@ -19,6 +19,9 @@ from trtserve_server.statistics import NanCount
 
 log = logging.getLogger(__name__)
 
+_MAX_SHAPES = 256
+"""Shapes of an output that are remembered as right; others are compared with what is declared each time."""
+
 
 class CheckedContext:
     """Runs `context` and checks what it gives; every `nan_interval`th batch is searched for NaN, from the first on."""
@@ -28,7 +31,7 @@ class CheckedContext:
     ) -> None:
         self._name = name
         self._context = context
-        self._outputs = outputs
+        self._outputs = [(spec, set[tuple[int, ...]]()) for spec in outputs]  # with shapes known to be right
         self._nan_interval = nan_interval
         self._nan = nan
         self._batches = 0
@@ -42,13 +45,20 @@ class CheckedContext:
         self._context.close()
 
     def _checked(self, result: BatchResult) -> BatchResult:
-        for spec in self._outputs:
-            if problem := _problem(spec, result.outputs.get(spec.name)):
-                raise ExecutionError(problem)
+        for spec, right in self._outputs:
+            array = result.outputs.get(spec.name)
+            if array is None or array.dtype is not spec.dtype or array.shape not in right:
+                self._check(spec, right, array)
         if self._nan_interval and self._batches % self._nan_interval == 0:
             self._search(result.outputs)
         self._batches += 1
         return result
+
+    def _check(self, spec: TensorSpec, right: set[tuple[int, ...]], array: np.ndarray | None) -> None:
+        if problem := _problem(spec, array):
+            raise ExecutionError(problem)
+        if array is not None and len(right) < _MAX_SHAPES:
+            right.add(array.shape)
 
     def _search(self, outputs: Mapping[str, np.ndarray]) -> None:
         names = [name for name, array in outputs.items() if has_nan(array)]

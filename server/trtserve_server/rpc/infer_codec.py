@@ -56,6 +56,7 @@ class InferCodec:
         self._max_tensor_bytes = max_tensor_bytes
         if regions is not None:
             regions.on_change = self.forget_plans
+        self.split = wire.RequestSplitter().split
         self._plans: dict[bytes, InferPlan] = {}
         self._generation = registry.generation
 

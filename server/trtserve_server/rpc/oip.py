@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from trtserve_protos import oip, wire
+from trtserve_protos import oip
 from trtserve_server import __version__
 from trtserve_server.errors import RequestError
 from trtserve_server.models.catalogue import State
@@ -111,7 +111,7 @@ class OipService:
         """Runs a request and gives its outputs; `explained` adds where the time went."""
         with self._intake:
             future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-            parts = wire.split_infer_request(data)
+            parts = self._codec.split(data)
             now = monotonic()
             plan, request = self._codec.decode(
                 parts, partial(settle, future), now, deadline_of(context, now), len(data)

@@ -117,7 +117,7 @@ class InferStream:
         """Submits one request; its answer, or why there is none, is queued for writing."""
         flight = _Flight(self, "")
         try:
-            parts = wire.split_infer_request(data)
+            parts = self._codec.split(data)
             flight.id = parts.id
             flight.plan, flight.request = self._codec.decode(
                 parts, flight.complete, monotonic(), self._deadline, len(data)

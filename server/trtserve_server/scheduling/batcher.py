@@ -9,13 +9,13 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
 from trtserve_engines.engine import BatchResult
-from trtserve_engines.errors import ExecutionError, SignatureError
 from trtserve_server.errors import (
     DeadlineExceeded,
     InferenceFailed,
-    InvalidRequest,
     ModelNotReady,
     Overloaded,
     RequestCancelled,
@@ -24,17 +24,19 @@ from trtserve_server.errors import (
 )
 from trtserve_server.request import BatchKey, BatchTiming, InferRequest
 from trtserve_server.scheduling.admission import MARGIN
-from trtserve_server.scheduling.batch import Batch, fail_batch, resolve, resolve_batch, row_problem
+from trtserve_server.scheduling.alarm import Alarm
+from trtserve_server.scheduling.batch import Batch, fail_batch, resolve, resolve_batch
 from trtserve_server.scheduling.budget import ByteBudget
 from trtserve_server.scheduling.forecast import Forecast
-from trtserve_server.scheduling.instance import Instance
+from trtserve_server.scheduling.instance import InlineInstance, Instance
 from trtserve_server.scheduling.pace import Pace
 from trtserve_server.scheduling.policy import BatchPolicy, Decision, Dispatch, WaitUntil, decide
 from trtserve_server.scheduling.pool import Pool
 from trtserve_server.scheduling.queue import RequestQueue, Waiting
 from trtserve_server.scheduling.queue_policy import QueuePolicy
 from trtserve_server.scheduling.quiet import QuietLoop
-from trtserve_server.scheduling.reactor import Cancel, Reactor
+from trtserve_server.scheduling.reactor import Reactor
+from trtserve_server.scheduling.reasons import expired, failure
 from trtserve_server.scheduling.watchdog import Watchdog
 from trtserve_server.statistics import ModelStatistics
 
@@ -76,12 +78,12 @@ class Batcher:
         self._watchdog = Watchdog(reactor, options.run_timeout_s, self._overdue)
         self._forecast = Forecast(self._queue, self._pool, self._watchdog, self._pace, options.policy.max_rows)
         self._quiet = QuietLoop() if options.inline else None
+        self._lone_threads = options.threads[0] if options.threads else 0
         self._running = 0  # requests in batches that instances work on
         self._closed: RequestError | None = None
         self._on_drained: Callable[[], None] | None = None
         self._wake_pending = False
-        self._timer: Cancel | None = None
-        self._timer_time = math.inf
+        self._alarm = Alarm(reactor, self._dispatch)
         self.on_lost: Callable[[Instance, str], None] = lambda instance, reason: None
         """Called with an instance that hangs or has died, and why: it is to be replaced."""
 
@@ -98,16 +100,15 @@ class Batcher:
     def submit(self, requests: Sequence[InferRequest]) -> None:
         """Takes requests that fit the model; each is completed later, or now where it is refused or a lone one."""
         now = self._reactor.now()
-        lone = self._lone_instance(len(requests))
+        if (lone := self._lone_instance(len(requests))) is not None:
+            self._run_lone(lone, requests[0], now)
+            return
         for request in requests:
             try:
                 self._admit(request, now)
-                if lone is not None:
-                    self._launch(lone, [request], now, "the caller is alone")
-                    return
                 self._enqueue(request)
             except RequestError as error:
-                self._complete(request, error)
+                self._refuse(request, error)
         self._wake()
 
     def cancel(self, request: InferRequest) -> None:
@@ -134,14 +135,7 @@ class Batcher:
                 self._dispatch()  # first the instance's next batch, then the answers of the last one
             else:
                 self._wake()  # the next batch would be run at once; the answers of the last one go first
-        error = self._failure(batch, outcome)
-        if error is None:
-            assert isinstance(outcome, BatchResult)
-            _, *phases = outcome
-            timing = BatchTiming(instance.name, batch.rows, batch.idle_since, batch.cut, started, ended, *phases)
-            self._statistics.record_batch(resolve_batch(batch, outcome, timing), timing)
-        else:
-            self._statistics.record_failures(fail_batch(batch, error), error.reason, ended)
+        self._answer(instance, batch, outcome, started, ended)
         self._check_drained()
 
     def instance_died(self, instance: Instance, error: BaseException) -> None:
@@ -175,25 +169,58 @@ class Batcher:
         start_by = self._queue.refused_at(request)
         if start_by != math.inf and (reason := self._forecast.refusal(request, start_by, now)):
             raise DeadlineExceeded(f"model {self._name!r}: {reason}")
-        try:
-            self._budget.take(request.size_bytes)
-        except Overloaded as error:
+        self._budget.take(request.size_bytes)
+
+    def _refuse(self, request: InferRequest, error: RequestError) -> None:
+        if isinstance(error, Overloaded):
             error.retry_after_s = self._forecast.retry_after_s()
-            raise
+        self._complete(request, error)
 
     def _enqueue(self, request: InferRequest) -> None:
         try:
             self._queue.push(request)
-        except Overloaded as error:
+        except Overloaded:
             self._budget.give(request.size_bytes)
-            error.retry_after_s = self._forecast.retry_after_s()
             raise
 
-    def _lone_instance(self, requests: int) -> Instance | None:
+    def _lone_instance(self, requests: int) -> InlineInstance | None:
         """The instance that runs a request at once, without the queue, where its caller is known to be alone."""
-        if self._quiet is None or len(self._queue) or not self._quiet.is_alone(requests):
+        if self._quiet is None or len(self._queue) or not self._quiet.is_alone(requests) or not self._pool.idle:
             return None
-        return self._pool.find() if self._pool.idle else None
+        return cast("InlineInstance | None", self._pool.find())
+
+    def _run_lone(self, instance: InlineInstance, request: InferRequest, now: float) -> None:
+        """Runs a request on this thread. Nothing else can happen meanwhile, so nothing is kept account of."""
+        try:
+            self._admit(request, now)
+        except RequestError as error:
+            self._refuse(request, error)
+            return
+        self._budget.give(request.size_bytes)
+        batch = Batch([request], cut=now, idle_since=instance.idle_since, threads=self._lone_threads)
+        self._tell(batch, instance, "the caller is alone")
+        outcome = instance.run_here(batch)
+        instance.idle_since = ended = self._reactor.now()
+        self._answer(instance, batch, outcome, now, ended)
+        self._reactor.soon(partial(self._lone_ran, instance, batch.rows, now, ended))
+
+    def _lone_ran(self, instance: InlineInstance, rows: int, started: float, ended: float) -> None:
+        self._pool.used(instance, ended - started)
+        self._pace.ran(rows, started, ended, waiting=False)
+
+    def _answer(
+        self, instance: Instance, batch: Batch, outcome: BatchResult | Exception, started: float, ended: float
+    ) -> None:
+        """Completes what still waits for the batch; it is counted once the answers are on their way."""
+        error = failure(self._name, batch, outcome, batched=self._options.batched)
+        if error is None:
+            assert isinstance(outcome, BatchResult)
+            _, *phases = outcome
+            timing = BatchTiming(instance.name, batch.rows, batch.idle_since, batch.cut, started, ended, *phases)
+            answered = resolve_batch(batch, outcome, timing)
+            self._reactor.soon(partial(self._statistics.record_batch, answered, timing))
+        else:
+            self._statistics.record_failures(fail_batch(batch, error), error.reason, ended)
 
     def _leave(self, request: InferRequest, error: RequestError) -> None:
         if request.done:
@@ -227,15 +254,11 @@ class Batcher:
         self._wake_pending = False
         self._dispatch()
 
-    def _timer_fired(self) -> None:
-        self._timer, self._timer_time = None, math.inf
-        self._dispatch()
-
     def _dispatch(self) -> None:
         """Cuts batches as long as the policy says so, then sets the timer for what it waits for."""
         now = self._reactor.now()
         for request in self._queue.expired(now):
-            self._drop(request, _expired(request, now))
+            self._drop(request, expired(request, now))
         due = math.inf
         while (head := self._queue.head()) is not None and (instance := self._pool.find()) is not None:
             decision = self._decide(head, now)
@@ -245,7 +268,7 @@ class Batcher:
                 continue
             due = self._dispatch_others(instance, now)
             break
-        self._set_timer(min(due, self._queue.next_expiry()))
+        self._alarm.set(min(due, self._queue.next_expiry()))
         self._pool.settle()
 
     def _dispatch_others(self, instance: Instance, now: float) -> float:
@@ -282,35 +305,17 @@ class Batcher:
         idle_since = instance.idle_since if self._pool.idle else now
         batch = Batch(requests, cut=now, idle_since=idle_since, threads=self._pool.start(instance))
         self._running += len(requests)
-        if log.isEnabledFor(logging.DEBUG):
-            log.debug(
-                "%s: %d rows of %d requests to %s (%s)%s; %d requests still wait",
-                self._name, batch.rows, len(requests), instance.name, reason,
-                f" with {batch.threads} threads" if batch.threads else "", len(self._queue),
-            )  # fmt: skip
+        self._tell(batch, instance, reason)
         self._watchdog.started(instance, batch, now)
         instance.run(batch)
 
-    def _set_timer(self, time: float) -> None:
-        if time == self._timer_time:
-            return
-        if self._timer is not None:
-            self._timer()
-        self._timer_time = time
-        self._timer = None if time == math.inf else self._reactor.at(time, self._timer_fired)
-
-    def _failure(self, batch: Batch, outcome: BatchResult | Exception) -> RequestError | None:
-        """Why nothing of the batch can be answered; None where it can."""
-        if isinstance(outcome, BatchResult):
-            problem = row_problem(batch, outcome.outputs, batched=self._options.batched)
-            return InferenceFailed(f"model {self._name!r}: {problem}") if problem else None
-        if isinstance(outcome, SignatureError):  # what only the run can tell, such as values that are read as shapes
-            return InvalidRequest(f"model {self._name!r}: {outcome}")
-        if isinstance(outcome, ExecutionError):
-            log.warning("%s: a batch of %d rows failed: %s", self._name, batch.rows, outcome)
-            return InferenceFailed(f"model {self._name!r}: {outcome}")
-        log.error("%s: a batch of %d rows failed", self._name, batch.rows, exc_info=outcome)
-        return InferenceFailed(f"model {self._name!r} failed with {type(outcome).__name__}; the log has the details")
+    def _tell(self, batch: Batch, instance: Instance, reason: str) -> None:
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug(
+                "%s: %d rows of %d requests to %s (%s)%s; %d requests still wait",
+                self._name, batch.rows, len(batch.requests), instance.name, reason,
+                f" with {batch.threads} threads" if batch.threads else "", len(self._queue),
+            )  # fmt: skip
 
     def _overdue(self, instance: Instance, batches: Sequence[Batch]) -> None:
         reason = f"a run of {batches[0].rows} rows did not end within run_timeout_s = {self._options.run_timeout_s:g}"
@@ -337,10 +342,3 @@ class Batcher:
         if self._on_drained and not len(self._queue) and not self._running:
             on_drained, self._on_drained = self._on_drained, None
             on_drained()
-
-
-def _expired(request: InferRequest, now: float) -> str:
-    if request.deadline <= now:
-        return "the deadline passed while the request waited in the queue"
-    waited_ms = (request.expires - request.arrived) * 1e3
-    return f"the request's timeout of {waited_ms:.6g} ms passed while it waited in the queue"

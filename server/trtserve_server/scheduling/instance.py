@@ -159,10 +159,14 @@ class InlineInstance(_AnyInstance):
 
     def run(self, batch: Batch) -> None:
         """See Instance: the batch has run when this returns."""
-        assert self._context is not None
         start = self._reactor.now()
-        outcome = _outcome(self._context, batch)
+        outcome = self.run_here(batch)
         self._reports.on_finished(self, batch, outcome, start, self._reactor.now())
+
+    def run_here(self, batch: Batch) -> Outcome:
+        """What the context makes of a batch, with no report of it."""
+        assert self._context is not None
+        return _outcome(self._context, batch)
 
     def stop(self) -> None:
         """See Instance."""

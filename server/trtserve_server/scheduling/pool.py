@@ -98,6 +98,10 @@ class Pool:
             self.add(instance, now)
         group.device.end(group.share, threads, seconds)
 
+    def used(self, instance: Instance, seconds: float) -> None:
+        """Takes note of a run that was over before anything else could happen: all that is left of it is the time."""
+        self._groups[instance.device].share.used_s += seconds
+
     def settle(self) -> None:
         """Lets other models use what this one leaves free."""
         for group in self._groups.values():

@@ -8,10 +8,10 @@ caller who has been alone for a while is not made to wait.
 
 from __future__ import annotations
 
-QUIET_TURNS = 6
+QUIET_TURNS = 12
 """Turns without a new request after which the loop counts as quiet. One call takes several turns to come in."""
 
-MAX_TURNS = 32
+MAX_TURNS = 64
 """Turns after which the wait ends in any case."""
 
 ALONE = 4

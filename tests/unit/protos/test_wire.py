@@ -281,6 +281,40 @@ def test_header_does_not_change_with_id_and_tensors(message, ids, raw):
 
 
 @quick
+@given(st.lists(requests, min_size=1, max_size=3), st.lists(st.binary(min_size=3, max_size=3), max_size=3), st.data())
+def test_splitter_takes_apart_as_split_infer_request_does(messages, tensors, data):
+    """Also messages of the same length that differ in one byte anywhere."""
+    splitter = wire.RequestSplitter()
+    for message in messages:
+        for tensor in tensors:
+            messages = message + delimited(7, tensor), tensor + message
+            for one in messages:
+                at = data.draw(st.integers(0, len(one) - 1))
+                other = one[:at] + bytes([data.draw(st.integers(0, 255))]) + one[at + 1 :]
+                for given_message in (one, other, one):
+                    assert outcome_of(splitter.split, given_message) == outcome_of(
+                        wire.split_infer_request, given_message
+                    )
+
+
+def outcome_of(split, message):
+    try:
+        return split(message)
+    except WireError as error:
+        return str(error)
+
+
+def test_splitter_knows_a_message_that_differs_in_its_tensor_alone(monkeypatch):
+    splitter = wire.RequestSplitter()
+    header = oip.ModelInferRequest(model_name="m").SerializeToString()
+    first = splitter.split(header + delimited(7, b"abc"))
+    monkeypatch.setattr(wire, "split_infer_request", None)
+    again = splitter.split(header + delimited(7, b"xyz"))
+    assert again == (header, "", [b"xyz"])
+    assert again.header is first.header
+
+
+@quick
 @given(requests)
 def test_messages_may_come_as_views(message):
     given_as = message, memoryview(message), memoryview(b"\1" + message)[1:]
