@@ -181,12 +181,14 @@ class OpenLoop:
     def _pace(self) -> None:
         begins, measured, ends = self._window.begins, self._window.measured, self._window.ends
         too_late = ends + _LATENESS * (ends - measured)
+        held_up = False
         for number, due in enumerate((begins + self._load.offsets).tolist()):
             ahead = due - time.monotonic()
             if ahead > 0:
+                held_up = False
                 self._stop.wait(ahead)
-            waited = not self._places.acquire(blocking=False)
-            if waited:
+            if not self._places.acquire(blocking=False):
+                held_up = True
                 # A server that hangs gives no place back.
                 self._places.acquire(timeout=max(0.0, too_late - time.monotonic()) + _LEAST_WAIT_S)
             now = time.monotonic()
@@ -195,8 +197,8 @@ class OpenLoop:
             if now > too_late:
                 self._unsent = len(self._load.offsets) - number
                 break
-            if not waited and due >= measured:
-                # What waited for a place was held up by the server, not by this process.
+            if not held_up and due >= measured:
+                # What waited for a place, and what came due behind it, the server held up and not this process.
                 self._lags.append(now - due)
             self._send(number, due)
         self._sent_all.set()

@@ -8,6 +8,7 @@ from importlib.resources import files
 
 from trtserve_client.load import charts
 from trtserve_client.load.results import Level, Result, Run, names_of
+from trtserve_client.load.scales import digits
 from trtserve_client.load.table import capacity_sentence, notes_of, timing_rows
 from trtserve_client.load.timings import STATISTICS
 
@@ -62,7 +63,7 @@ def _head(result: Result) -> str:
 
 def _ms(level: Level, metric: str) -> str:
     """A latency as every other part of the page gives it: the median of the runs."""
-    return f"{level.spread(metric).median:.3g} ms"
+    return f"{digits(level.spread(metric).median)} ms"
 
 
 def _main_level(result: Result) -> Level:
@@ -240,9 +241,9 @@ def _cells(level: Level, many: bool, gpu: bool) -> list[str]:
     cells.append(escape(level.label))
     for metric in ("throughput", "p50", "p90", "p99", "p999", "max"):
         spread = level.spread(metric)
-        form = ",.0f" if metric == "throughput" and spread.median >= 10 else ".3g"
-        beneath = f"<small>{spread.low:{form}} to {spread.high:{form}}</small>" if len(level.runs) > 1 else ""
-        cells.append(f"{spread.median:{form}}{beneath}")
+        form = _whole if metric == "throughput" and spread.median >= 10 else digits
+        beneath = f"<small>{form(spread.low)} to {form(spread.high)}</small>" if len(level.runs) > 1 else ""
+        cells.append(f"{form(spread.median)}{beneath}")
     cells.append(f"{sum(each.error_count for each in level.runs):,}")
     return cells + _uses(run, gpu)
 
@@ -253,6 +254,10 @@ def _uses(run: Run, gpu: bool) -> list[str]:
     if gpu:
         cells += [f"{server.gpu_share:.0%}" if server.gpu_memory_bytes else "-", _mib(server.gpu_memory_bytes)]
     return [*cells, f"{run.client.cpu_share:.2f}"]
+
+
+def _whole(value: float) -> str:
+    return f"{value:,.0f}"
 
 
 def _mib(size: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from trtserve_client.cli_output import table
 from trtserve_client.load.results import Level, Result, Run, names_of
+from trtserve_client.load.scales import digits
 from trtserve_client.load.timings import BATCH_ROWS, PHASES, STATISTICS
 
 _HEAD = (
@@ -68,7 +69,7 @@ def timing_rows(run: Run) -> list[tuple[str, list[str]]]:
 
 def _figure(ms: float) -> str:
     """Three digits; a microsecond is the least that a histogram tells apart."""
-    return f"{ms:.3g}" if ms > _LEAST_MS else "≤0.001"
+    return digits(ms) if ms > _LEAST_MS else "≤0.001"
 
 
 def capacity_sentence(result: Result) -> str:
@@ -98,7 +99,7 @@ def run_notes(run: Run, level: Level) -> dict[str, str]:
     notes = {}
     if run.errors:
         errors = ", ".join(f"{count:,} {status}" for status, count in sorted(run.errors.items()))
-        within = f", half of them within {run.error_p50:.3g} ms" if run.error_p50 else ""
+        within = f", half of them within {digits(run.error_p50)} ms" if run.error_p50 else ""
         notes["Errors"] = f"{errors}{within}, of which the first is {run.first_error}"
     if run.unanswered:
         notes["No answer in time, given up"] = f"{run.unanswered:,} requests"
@@ -134,7 +135,7 @@ def _row(level: Level, many: bool) -> Sequence[str]:
     rate = level.spread("throughput")
     run = level.median_run
     spread = f" ({rate.low:,.0f} to {rate.high:,.0f})" if len(level.runs) > 1 else ""
-    latencies = [f"{level.spread(metric).median:.3g}" for metric in ("p50", "p90", "p99", "p999", "max")]
+    latencies = [digits(level.spread(metric).median) for metric in ("p50", "p90", "p99", "p999", "max")]
     cells = (
         level.label,
         f"{rate.median:,.0f}{spread}" if rate.median >= 10 else f"{rate.median:.2f}{spread}",

@@ -118,6 +118,17 @@ def test_an_open_loop_that_falls_behind_ends_and_counts_what_it_could_not_send()
     assert sender.requests.empty()
 
 
+def test_what_comes_due_behind_a_server_that_holds_up_is_not_the_clients_lag():
+    sender, _, drive = start(OpenLoad(np.zeros(40), 20), window(begins_in=-5.0))
+    held = [sender.requests.get(timeout=WAIT_S) for _ in range(20)]
+    for done in held:
+        done(OK, "")
+    for _ in range(20):
+        sender.answer()
+    assert drive.wait(WAIT_S)
+    assert len(drive.finished().lags) == 20
+
+
 def test_an_open_loop_ends_where_the_server_hangs():
     sender, _, drive = start(OpenLoad(np.zeros(10), 2), window(begins_in=-1.0, seconds=1.3))
     held = [sender.requests.get(timeout=WAIT_S) for _ in range(2)]

@@ -13,7 +13,7 @@ from trtserve_client.load.errors import OutputError, UsageError
 from trtserve_client.load.ratios import ratios_of
 from trtserve_client.load.report import page
 from trtserve_client.load.results import ClientUse, Point, ServerUse
-from trtserve_client.load.scales import Linear, Logarithmic, Ordinal, Percentiles, short
+from trtserve_client.load.scales import Linear, Logarithmic, Ordinal, Percentiles, digits, short
 from trtserve_client.load.table import result_text
 from trtserve_client.load.writing import check_writable, csv_text, json_text, read_summaries, write
 
@@ -218,3 +218,10 @@ def test_axes_have_round_figures(scale, texts):
 )
 def test_figures_are_short(value, text):
     assert short(value) == text
+
+
+def test_figures_are_never_powers_of_ten():
+    found = [digits(value) for value in (0, 0.0123456, 1.5, 999.4, 999.6, 1234.5, 1234567.8)]
+    assert found == ["0", "0.0123", "1.5", "999", "1,000", "1,234", "1,234,568"]
+    slow = level(run(p50=1234.0, p99=56789.0, max=123456.0, stable=False, instability="p50 ran"))
+    assert not re.search(r"\de\+\d", page(result(slow)) + result_text(result(slow)))
