@@ -18,6 +18,8 @@ import pytest
 
 from tests.models import make_models
 from tests.support.running_server import RunningServer
+from tests.support.server_process import ServerProcess
+from trtserve_client import Client
 from trtserve_client.load.cli import main
 
 WAIT_S = 60.0
@@ -295,6 +297,39 @@ def test_an_interrupt_prints_what_was_measured_so_far(server: RunningServer) -> 
     assert code == 130
     assert "Interrupted: what was measured until then." in output
     assert re.search(r"2 at once +[1-9]", output)
+
+
+def test_a_server_that_is_killed_under_load_is_counted_as_errors(tmp_path: Path) -> None:
+    server = ServerProcess("--scripted", "m:latency_ms=2")
+    path = tmp_path / "result.json"
+    try:
+        words = (
+            "m",
+            "--concurrency",
+            "2",
+            "--duration-s",
+            "3",
+            "--warmup-s",
+            "0",
+            "--workers",
+            "1",
+            "--json",
+            str(path),
+        )
+        harness = Harness(*words, "--url", server.url)
+        with Client(server.url) as client:
+            while not client.model_statistics("m")[0].inference_count > 20:
+                pass
+        server.signal(signal.SIGKILL)
+        code, output, _ = harness.end()
+    finally:
+        server.close()
+    run = only_run(json.loads(path.read_text()))
+    assert code == 0
+    assert run["answered"] > 0
+    assert set(run["errors"]) == {"UNAVAILABLE"}
+    assert run["server"]["cpu_share"] >= 0
+    assert "UNAVAILABLE" in output
 
 
 def test_a_killed_worker_ends_the_measurement_with_its_reason(server: RunningServer) -> None:

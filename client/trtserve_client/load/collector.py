@@ -17,6 +17,9 @@ from trtserve_client.load.verdicts import client_limit, instability, rate_reache
 PARTS = 3
 """A measurement is stable where its thirds agree."""
 
+_LEAST_CPU_S = 0.1
+"""The system counts CPU time in hundredths of a second: a share over less is chance."""
+
 
 @dataclass
 class _Total:
@@ -84,7 +87,7 @@ class Collector:
         ends = min(self.window.ends, self._last_end)
         for samples in self._cpu.values():
             inside = [sample for sample in samples if self.window.measured <= sample[0] <= ends + self.window.bucket_s]
-            if len(inside) > 1 and inside[-1][0] > inside[0][0]:
+            if len(inside) > 1 and inside[-1][0] >= inside[0][0] + _LEAST_CPU_S:
                 shares.append((inside[-1][1] - inside[0][1]) / (inside[-1][0] - inside[0][0]))
         return max(shares, default=0.0)
 

@@ -79,7 +79,9 @@ class Observer:
 
     def server_use(self) -> ServerUse:
         """What was seen of the server between the first look and the last."""
-        first, last = self._ends()
+        # A server that ended while it was watched used nothing any more.
+        seen = [each for each in self._snapshots if each.memory_bytes] or self._snapshots[:1]
+        first, last = seen[0], seen[-1]
         seconds = last.time - first.time
         return ServerUse(
             **self._by_statistics(),

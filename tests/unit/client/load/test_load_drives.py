@@ -187,6 +187,13 @@ def test_how_soon_requests_failed_is_known():
     assert run_of(failed).error_p50 == pytest.approx(4, rel=2e-3)
 
 
+def test_cpu_over_a_moment_is_no_share():
+    collector = Collector(Window(0.0, 0.0, 3.0, 1.0))
+    for time_s, cpu_s in ((0.0, 0.0), (0.01, 0.02)):
+        collector.add(0, Progress(time_s, cpu_s, {0: bucket(1, ends=0.01)}))
+    assert collector.cpu_share() == 0
+
+
 def run_of(buckets, finished=(), within=None, **changes):
     collector = Collector(within or Window(0.0, 0.0, 3.0, 1.0))
     for time_s, cpu_s in ((0.0, 0.0), (3.0, 1.5)):
