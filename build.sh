@@ -66,10 +66,10 @@ names_models() { # whether arguments or environment say what to serve
     local argument
     for argument in "$@"; do
         case "$argument" in
-        --model-repository* | --config* | *.onnx | -h | --help | --version) return 0 ;;
+        --model-repository* | --config* | --scripted* | *.onnx | -h | --help | --version) return 0 ;;
         esac
     done
-    [ -n "${TRTSERVE_MODEL_REPOSITORY:-}${TRTSERVE_MODEL:-}${TRTSERVE_CONFIG:-}" ]
+    [ -n "${TRTSERVE_MODEL_REPOSITORY:-}${TRTSERVE_MODEL:-}${TRTSERVE_SCRIPTED:-}${TRTSERVE_CONFIG:-}" ]
 }
 
 verb_serve() {

@@ -14,17 +14,17 @@ from trtserve_client.messages import Parameters
 from trtserve_client.metadata import ModelMetadata, TensorMetadata
 from trtserve_client.result import ParameterValue
 
+_FILES = (".npy", ".npz", ".json")
+_SHOWN = 200
+"""Characters of what was given that an error repeats."""
+
 
 def inputs_from_words(words: Iterable[str]) -> dict[str, object]:
     """Inputs from words NAME=JSON or NAME=@FILE, FILE being .npy, .npz or .json. Raises InputError."""
-    inputs: dict[str, object] = {}
-    for name, text in _pairs(words, "--input", "NAME=JSON or NAME=@FILE"):
-        try:
-            inputs[name] = _array_from_file(name, Path(text[1:])) if text.startswith("@") else json.loads(text)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            what = f"file {text[1:]!r}" if text.startswith("@") else f"{text!r}"
-            raise InputError(f"--input {name}: {what} cannot be read as an array: {error}") from error
-    return inputs
+    return {
+        name: _file_input(name, text[1:]) if text.startswith("@") else _json_input(name, text)
+        for name, text in _pairs(words, "--input", "NAME=JSON or NAME=@FILE")
+    }
 
 
 def parameters_from_words(words: Iterable[str]) -> Parameters:
@@ -65,6 +65,21 @@ def _pairs(words: Iterable[str], option: str, form: str) -> list[tuple[str, str]
     return pairs
 
 
+def _json_input(name: str, text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        hint = f"; a file is given as {name}=@{text}" if Path(text).suffix.lower() in _FILES else ""
+        raise InputError(f"--input {name}: {text[:_SHOWN]!r} cannot be read as an array: {error}{hint}") from error
+
+
+def _file_input(name: str, file: str) -> object:
+    try:
+        return _array_from_file(name, Path(file))
+    except (OSError, ValueError, RecursionError, zipfile.BadZipFile) as error:
+        raise InputError(f"--input {name}: file {file!r} cannot be read as an array: {error}") from error
+
+
 def _array_from_file(name: str, path: Path) -> object:
     match path.suffix.lower():
         case ".json":
@@ -77,7 +92,7 @@ def _array_from_file(name: str, path: Path) -> object:
                 if name not in names and len(names) != 1:
                     raise ValueError(f"it holds {', '.join(names) or 'nothing'}; {name} is wanted")
                 return archive[name if name in names else names[0]]
-    raise ValueError(f"its name ends in {path.suffix!r}, one of .npy, .npz, .json is wanted")
+    raise ValueError(f"its name ends in {path.suffix!r}, one of {', '.join(_FILES)} is wanted")
 
 
 def _parameter_value(text: str) -> ParameterValue:

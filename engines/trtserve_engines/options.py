@@ -17,6 +17,9 @@ C = TypeVar("C")
 
 ENVIRONMENT_PREFIX = "TRTSERVE_"
 
+_LONGEST_MISTAKE = 200
+"""Characters of a name to which known ones are compared: each is indexed, and a client's name may fill its message."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Option:
@@ -80,6 +83,7 @@ def build(cls: type[C], values: Mapping[str, Any], source: str) -> C:
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint at the known name that begins with `name` or is most like it, ready to be put behind "is unknown"."""
     names = list(known)
+    name = name[:_LONGEST_MISTAKE]
     longer = [other for other in names if name and other.startswith(name)]
     close = difflib.get_close_matches(name, longer or names, n=1, cutoff=0.0 if longer else 0.6)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(names))}"

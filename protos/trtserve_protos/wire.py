@@ -37,6 +37,11 @@ _MAX_LAYOUT_BYTES = 4096
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _START_GROUP, _END_GROUP, _FIXED32 = range(6)
 _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
 
+_MAX_FIELDS = 1 << 16
+"""Of one message, far more than any model has tensors. Each costs a look and may cost a view, a hundred times the two
+bytes that it takes to send one.
+"""
+
 
 class Parts(NamedTuple):
     """A message taken apart: its bytes without id and raw tensors, its id, and a view of each raw tensor."""
@@ -226,8 +231,10 @@ def _split(message: Buffer, field: int, other: int) -> tuple[bytes, list[memoryv
     others: list[memoryview] = []
     kept: list[memoryview] = []
     kept_from = position = start = 0
+    fields_left = _MAX_FIELDS
     try:
-        while position < end:
+        while position < end and fields_left:
+            fields_left -= 1
             start = position
             tag = message[position]
             position += 1
@@ -249,7 +256,7 @@ def _split(message: Buffer, field: int, other: int) -> tuple[bytes, list[memoryv
             elif kind == _VARINT:
                 _, position = _read_varint(message, position)
             elif kind == _START_GROUP:
-                position = _end_of_group(message, position)
+                position, fields_left = _end_of_group(message, position, fields_left)
             else:
                 position += _FIXED_SIZES[kind]
     except (IndexError, KeyError):
@@ -257,24 +264,27 @@ def _split(message: Buffer, field: int, other: int) -> tuple[bytes, list[memoryv
             f"the message is not valid protobuf: its field at byte {start} of {end} cannot be read"
         ) from None
     if position != end:
-        raise WireError(
-            f"the message is cut off: its field at byte {start} ends at byte {position}, the message at {end}"
-        )
+        raise _incomplete(start, position, end)
     if kept_from != end:
         kept.append(view[kept_from:])
     return b"".join(kept), others, entries
 
 
-def _end_of_group(message: Buffer, position: int) -> int:
-    """Where the group ends whose content begins at `position`. No message here has one, but unknown fields may."""
+def _end_of_group(message: Buffer, position: int, fields_left: int) -> tuple[int, int]:
+    """Where the group ends whose content begins at `position`, and how many fields may follow.
+
+    No message here has a group, but unknown fields may.
+    """
     depth = 1
-    while depth:
+    for left in range(fields_left, 0, -1):
         tag, position = _read_varint(message, position)
         kind = tag & 7
         if kind == _START_GROUP:
             depth += 1
         elif kind == _END_GROUP:
             depth -= 1
+            if not depth:
+                return position, left - 1
         elif kind == _LENGTH_DELIMITED:
             length, position = _read_varint(message, position)
             position += length
@@ -282,7 +292,14 @@ def _end_of_group(message: Buffer, position: int) -> int:
             _, position = _read_varint(message, position)
         else:
             position += _FIXED_SIZES[kind]
-    return position
+    raise _incomplete(position, position, len(message))
+
+
+def _incomplete(start: int, position: int, end: int) -> WireError:
+    """Why the fields of a message of `end` bytes, the last of which is from `start` to `position`, are not all."""
+    if position < end:
+        return WireError(f"the message has more than {_MAX_FIELDS} fields; no model has as many tensors")
+    return WireError(f"the message is cut off: its field at byte {start} ends at byte {position}, the message at {end}")
 
 
 def _read_varint(view: Buffer, position: int) -> tuple[int, int]:

@@ -21,7 +21,8 @@ from trtserve_server.config import ServerConfig
 from trtserve_server.listening import listen
 from trtserve_server.log_output import LogOutput
 from trtserve_server.loop_watch import LoopWatch
-from trtserve_server.metrics import MetricsServer
+from trtserve_server.metrics import Metrics
+from trtserve_server.metrics_server import MetricsServer
 from trtserve_server.models.catalogue import State
 from trtserve_server.models.control import ModelControl
 from trtserve_server.models.registry import Registry
@@ -132,9 +133,8 @@ class App:
     async def start(self) -> None:
         """Listens, not yet ready; loads and warms up every model; is ready. Raises ConfigError."""
         if self.config.http_address:
-            self._metrics = MetricsServer(
-                self.config.http_address, self.registry.models, self.registry.builds, self._loop_statistics
-            )
+            metrics = Metrics(self.registry.models, self.registry.builds, self._loop_statistics)
+            self._metrics = MetricsServer(self.config.http_address, metrics.text)
         self._server = self._make_server()
         await self._server.start()
         loaded = asyncio.Event()

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from trtserve_engines.command_line import EXIT_USAGE, CommandLine
+from trtserve_engines.command_line import EXIT_USAGE, CommandLine, packages_of
 from trtserve_engines.config import ConfigError
 from trtserve_engines.options import add_arguments, as_mapping, build, from_arguments, merged
 from trtserve_server import __version__
@@ -61,8 +61,9 @@ def read_config(parsed: argparse.Namespace, environment: Mapping[str, str]) -> S
 
 def config_text(config: ServerConfig) -> str:
     """The effective configuration of the server, and of each model as a comment, as a file for --config."""
-    from trtserve_server.models.effective import described
-    from trtserve_server.models.repository import find_models
+    with packages_of("server", "trtserve"):
+        from trtserve_server.models.effective import described
+        from trtserve_server.models.repository import find_models
 
     parts = [toml_text(as_mapping(config)), *(described(version, config) for version in find_models(config))]
     return "\n\n".join(parts)
@@ -89,9 +90,10 @@ def _run(config: ServerConfig, started: float) -> int:
     use_one_heap()
     prefer_quick_listener(os.environ)
     # Imported here, so that --help and mistakes are answered at once, and gRPC reads its variable.
-    import uvloop
+    with packages_of("server", "trtserve"):
+        import uvloop
 
-    from trtserve_server.lifecycle import serve
+        from trtserve_server.lifecycle import serve
 
     return uvloop.run(serve(config, output, started))
 

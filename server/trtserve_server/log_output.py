@@ -13,6 +13,8 @@ from trtserve_server.config import LOG_FORMATS, LOG_LEVELS, ServerConfig
 
 _LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _ISO8601 = "%Y-%m-%dT%H:%M:%SZ"
+_CONTINUED = "\n    "
+_ESCAPED = {code: f"\\x{code:02x}" for code in (*range(32), 127) if chr(code) not in "\t\n"}
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,19 @@ class LogOutput:
             raise ConfigError(f"log_file = {self.file!r} cannot be written: {error.strerror}") from error
 
 
+class _Formatter(logging.Formatter):
+    """Begins at the left with a record's first line alone and writes no control characters.
+
+    Texts of clients and of files are quoted in the log: none of them can be taken for a line of its own.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(record).translate(_ESCAPED).replace("\n", _CONTINUED)
+
+
 def _formatter(name: str) -> logging.Formatter:
     if name != "ISO8601":
-        return logging.Formatter(_LINE)
-    formatter = logging.Formatter(_LINE, _ISO8601)
+        return _Formatter(_LINE)
+    formatter = _Formatter(_LINE, _ISO8601)
     formatter.converter = time.gmtime
     return formatter

@@ -1,29 +1,21 @@
-"""The metrics endpoint: every definition, under Triton's names where Triton has them, and the HTTP server for them.
+"""Every metric: its name, Triton's where Triton has it, its help, and which of the models' statistics it is.
 
-Nothing is counted here. A scrape reads the statistics that the models keep anyway.
+Nothing is counted here: a scrape reads what the models count anyway. `metrics_server` answers scrapes.
 """
 
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socketserver import TCPServer
-from threading import Thread
 from typing import NamedTuple, Protocol
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from trtserve_engines.config import ConfigError
-from trtserve_server.config import parse_address
 from trtserve_server.statistics import Histogram, LoopStatistics, ModelStatistics
 
-_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _NS_PER_US = 1000
-_POLL_S = 0.05  # how soon the thread notices that it shall end
 # The library writes `_total` behind the names of counters; Triton's have none.
 _TRITON_COUNTER = re.compile(rb"^# (HELP|TYPE) (nv_\w+)_total ", re.MULTILINE)
 
@@ -160,72 +152,23 @@ class LoopCollector(Collector):
         yield stalls
 
 
-class MetricsServer:
-    """Answers GET /metrics on a thread of its own. Raises ConfigError where the address cannot be listened on."""
+class Metrics:
+    """All of them as one text, of what the models and the loop have counted by then."""
 
     def __init__(
         self,
-        address: str,
         models: Callable[[], Iterable[Measured]],
         builds: Callable[[], Iterable[Build]],
         loop: LoopStatistics,
     ) -> None:
-        registry = CollectorRegistry()
-        registry.register(ModelCollector(models, builds))
-        registry.register(LoopCollector(loop))
-        ProcessCollector(registry=registry)
-        host, port = parse_address(address, "http_address")
-        try:
-            self._server = _HttpServer((host, port), _handler_class(registry))
-        except OSError as error:
-            raise ConfigError(
-                f"http_address = {address!r} cannot be listened on: {error.strerror};"
-                " free the port or choose another with --http-address"
-            ) from error
-        self._thread = Thread(target=self._server.serve_forever, args=(_POLL_S,), name="metrics", daemon=True)
-        self._thread.start()
+        self._registry = CollectorRegistry()
+        self._registry.register(ModelCollector(models, builds))
+        self._registry.register(LoopCollector(loop))
+        ProcessCollector(registry=self._registry)
 
-    @property
-    def port(self) -> int:
-        """The port that it listens on."""
-        return self._server.server_address[1]
-
-    def close(self) -> None:
-        """Ends the thread."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-class _HttpServer(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
-        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        super().__init__(address, handler)
-
-    def server_bind(self) -> None:
-        """Without the base class's look-up of the host's name, which waits for a name server."""
-        TCPServer.server_bind(self)
-
-
-def _handler_class(registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if self.path.partition("?")[0] != "/metrics":
-                self.send_error(404, "only /metrics is here")
-                return
-            body = _TRITON_COUNTER.sub(rb"# \1 \2 ", generate_latest(registry))
-            self.send_response(200)
-            self.send_header("Content-Type", _CONTENT_TYPE)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *arguments: object) -> None:
-            """Scrapes are not logged."""
-
-    return Handler
+    def text(self) -> bytes:
+        """Prometheus' text format, version 0.0.4. From any thread."""
+        return _TRITON_COUNTER.sub(rb"# \1 \2 ", generate_latest(self._registry))
 
 
 def _family(name: str, text: str, kind: str, models: Iterable[Measured], value: Value) -> Metric:

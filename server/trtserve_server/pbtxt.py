@@ -38,6 +38,9 @@ _PARAMETERS = {
 BATCHING_REASON = "batching_reason"
 """The parameter that tells in an answer why a model is batched or not; read, it says nothing."""
 
+_LONGEST_REPORT = 2000
+"""Characters of fields that have no effect: a configuration may come over the wire, and what is reported is kept."""
+
 _COUNTS = ("intra_op_thread_count", "inter_op_thread_count")
 _MOST_DIGITS = 9  # what fits the 32 bits that ONNX Runtime has for them
 
@@ -135,17 +138,17 @@ def _check_fields(message: ModelConfigMessage, source: str) -> None:
             raise ConfigError(f"{name}: {given!r} given; only ONNX models and ensembles of them can be served")
     if is_ensemble and not message.ensemble_scheduling.step:
         raise ConfigError("ensemble_scheduling has no steps; wanted is a step for each model that is to be run")
-    ignored = [path for path in paths if decision(path) == "ignored"]
-    unknown = [
+    ignored = [f"{path} ({IGNORED[path]})" for path in paths if decision(path) == "ignored"]
+    ignored += [
         f"parameters[{key!r}]" for key in sorted(message.parameters) if key not in (*_PARAMETERS, BATCHING_REASON)
     ]
-    if ignored or unknown:
-        _report_ignored(source, tuple(f"{path} ({IGNORED[path]})" for path in ignored), tuple(unknown))
+    if ignored:
+        _report_ignored(source, ", ".join(ignored)[:_LONGEST_REPORT])
 
 
 @lru_cache(maxsize=4096)  # a file that is read again and again is reported once
-def _report_ignored(source: str, ignored: tuple[str, ...], parameters: tuple[str, ...]) -> None:
-    log.warning("%s: these fields have no effect here: %s", source, ", ".join(ignored + parameters))
+def _report_ignored(source: str, fields: str) -> None:
+    log.warning("%s: these fields have no effect here: %s", source, fields)
 
 
 def _versions(message: ModelConfigMessage) -> str:

@@ -53,6 +53,19 @@ class InferResponse:
         return self.timing.started - self.arrived - self.batch_wait_s
 
 
+STRING_BYTES = 64
+"""What a string of a tensor takes in memory beside its bytes, about: an object, and the reference to it."""
+
+
+def held_bytes(arrays: Mapping[str, Any]) -> int:
+    """The memory that inputs hold; those that lie outside this process hold none."""
+    return sum(
+        array.nbytes + (array.size * STRING_BYTES if array.dtype.kind == "O" else 0)
+        for array in arrays.values()
+        if isinstance(array, np.ndarray)
+    )
+
+
 Outcome = InferResponse | RequestError
 Complete = Callable[[Outcome], None]
 

@@ -52,5 +52,5 @@ class WarmupConfig:
 
 def check_inside(name: str, path: str) -> None:
     """A configuration may come over the wire: it may name files of its model and no others."""
-    if PurePath(path).is_absolute() or ".." in PurePath(path).parts:
+    if PurePath(path).is_absolute() or ".." in PurePath(path).parts or "\0" in path:
         raise ConfigError(f"{name} = {path!r}; wanted is a path inside the model's folder")

@@ -9,6 +9,8 @@ from typing import Any
 
 import grpc
 import numpy as np
+import pytest
+from onnx import TensorProto
 
 from tests.models import make_models
 from tests.support.oip_client import WAIT_S, arrays_of, infer_request
@@ -81,6 +83,30 @@ def test_the_memory_of_requests_in_flight_is_bounded_over_all_models(script: Scr
     m.gate.open()
     running.result(WAIT_S)
     m.client.future(infer_request("other", large)).result(WAIT_S)
+
+
+@pytest.mark.parametrize(
+    ("elem_type", "array", "raw"),
+    [
+        (TensorProto.STRING, np.full((1, 1000), b"a", object), True),
+        (TensorProto.INT64, np.zeros((1, 1000), np.int64), False),
+    ],
+    ids=["strings", "typed contents"],
+)
+def test_what_grows_when_it_is_read_counts_with_the_memory_that_it_takes(
+    script: Script, elem_type: int, array: np.ndarray, raw: bool
+) -> None:
+    message = infer_request("m", {"x": array}, raw=raw)
+    limit = 2 * message.ByteSize() + 1000
+    m = script(proto=make_models.identity(elem_type), max_inflight_bytes=limit)
+    m.gate.shut()
+    running = m.client.future(message)
+    m.gate.batch()
+    error = m.client.error("ModelInfer", message)
+    assert error.code() is UNAVAILABLE
+    assert f"max_inflight_bytes = {limit}" in error.details()
+    m.gate.open()
+    running.result(WAIT_S)
 
 
 def test_calls_that_pile_up_while_the_loop_is_busy_are_all_answered(script: Script, connect: Any) -> None:

@@ -166,6 +166,7 @@ UNIMPLEMENTED = grpc.StatusCode.UNIMPLEMENTED
         (load_request("k", config='{"name": "other"}'), INVALID, "'other'"),
         (load_request("k", config='{"backend": "python"}'), INVALID, "'python'"),
         (load_request("k", config='{"default_model_filename": "../../x.onnx"}'), INVALID, "inside the model's folder"),
+        (load_request("k", config='{"default_model_filename": "x\\u0000"}'), INVALID, "inside the model's folder"),
         (load_request("k", config='{"output": [{"label_filename": "/etc/passwd"}]}'), INVALID, "'/etc/passwd'"),
         (load_request("k", config=True), INVALID, "not a string"),
         (load_request("k", colour="red"), INVALID, "'colour' is unknown"),

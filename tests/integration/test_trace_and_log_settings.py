@@ -182,6 +182,7 @@ def test_log_settings_change_what_a_server_writes(process: ServerProcess, connec
     verbose = lines()
     assert {line.split()[1] for line in verbose} == {"DEBUG", "INFO"}
     assert all(line[10] == "T" for line in verbose)
-    log_settings(client, log_info=False, log_verbose_level=0)
+    log_settings(client, log_info=False, log_warning=False, log_verbose_level=0)
+    assert "log settings are changed by a call: {" in (tmp_path / "log").read_text().splitlines()[-1]
     assert lines() == []
-    assert log_settings(client, log_info=None, log_format=None) == defaults
+    assert log_settings(client, log_info=None, log_warning=None, log_format=None) == defaults

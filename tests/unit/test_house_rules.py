@@ -1,4 +1,4 @@
-"""The rules that code can be held to by counting: lengths, docstrings, error trees, complete packaging."""
+"""The rules that code can be held to by counting: lengths, docstrings, error trees, what tests must not do."""
 
 import ast
 import subprocess

@@ -16,7 +16,7 @@ from trtserve_server.models.admission import batch_rows, check_inputs, request_r
 from trtserve_server.models.effective import EffectiveConfig, completed_config
 from trtserve_server.models.ensemble_graph import Graph, batch_size_of, graph_of, signature_of
 from trtserve_server.models.ensemble_run import EnsembleRun, Find
-from trtserve_server.models.loader import read_labels
+from trtserve_server.models.labels import read_labels
 from trtserve_server.models.repository import ModelVersion
 from trtserve_server.models.response_cache import ModelCache, ResponseCache
 from trtserve_server.request import BatchKey, InferRequest, InferResponse, Outcome

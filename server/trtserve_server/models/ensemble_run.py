@@ -10,12 +10,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from trtserve_server.errors import RequestError
 from trtserve_server.models.ensemble_graph import Graph
 from trtserve_server.models.model import Model
-from trtserve_server.request import BatchTiming, InferRequest, InferResponse, Outcome
+from trtserve_server.request import BatchTiming, InferRequest, InferResponse, Outcome, held_bytes
 
 Find = Callable[[str, str], Model]
 """Name and version ("" = newest) to the model that serves now. Raises RequestError."""
@@ -89,7 +87,7 @@ class EnsembleRun:
             deadline=whole.deadline,
             priority=whole.priority,
             wait_limit_s=whole.wait_limit_s,
-            size_bytes=sum(array.nbytes for array in inputs.values() if isinstance(array, np.ndarray)),
+            size_bytes=held_bytes(inputs),
         )
         request.cached_outputs = None if whole.cached_outputs is None else ()
         return request

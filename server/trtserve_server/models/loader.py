@@ -1,43 +1,35 @@
-"""Loads one version of a model: reads the graph, checks the configuration against it, opens the engine, decides
-whether it can be batched. Runs on a thread of its own; touches nothing that is shared.
+"""Loads one version of a model: opens its engines and completes what its configuration says from the graph.
+
+Runs on a thread of its own; touches nothing that is shared.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-import timeit
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 from typing import NamedTuple, cast
 
-from trtserve_engines.batch_check import Batchability, check_batchable
 from trtserve_engines.config import ConfigError
 from trtserve_engines.engine import Engine
-from trtserve_engines.errors import (
-    EngineError,
-    EngineNotBuiltError,
-    ExecutionError,
-    ModelFileError,
-)
+from trtserve_engines.errors import EngineNotBuiltError, ModelFileError
 from trtserve_engines.look_at_machine import look_at_machine
 from trtserve_engines.onnx_model import OnnxModel, read_onnx_model
 from trtserve_engines.open_engine import open_engine
-from trtserve_engines.regular_file import read_regular
-from trtserve_engines.samples import sample_inputs
 from trtserve_engines.script import ScriptConfig, engine_from_script
-from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec, shapes_agree
+from trtserve_engines.signature import Signature
 from trtserve_engines.tensorrt.cache_options import CacheOptions
 from trtserve_engines.tensorrt.plugins import check_allowed
 from trtserve_engines.tensorrt.step import Watch
 from trtserve_engines.tensorrt.tensorrt_options import TensorRtOptions
-from trtserve_protos import dtypes
-from trtserve_protos.errors import DataTypeError
-from trtserve_server.config import ModelConfig, ServerConfig, TensorConfig
+from trtserve_server.config import ModelConfig, ServerConfig
+from trtserve_server.models.agreement import agreed_signature, check_types
+from trtserve_server.models.batching import decide_batching
+from trtserve_server.models.inline import is_quick
+from trtserve_server.models.labels import read_labels
 from trtserve_server.models.placement import place
-from trtserve_server.models.repository import CONFIG_FILES, ModelVersion
+from trtserve_server.models.repository import ModelVersion, config_file
 from trtserve_server.models.warmup import WarmupRequest, warmup_requests
 
 log = logging.getLogger(__name__)
@@ -108,7 +100,7 @@ def load_model(source: ModelVersion, server: ServerConfig, watch: Watch) -> Load
     if source.script:
         return _finish(source, server, None, _scripted(source.script, source.config, server), start, False)
     model = read_onnx_model(source.path)
-    _check_types(model)
+    check_types(model)
     awaits_engine = False
     try:
         try:
@@ -121,7 +113,7 @@ def load_model(source: ModelVersion, server: ServerConfig, watch: Watch) -> Load
             awaits_engine = True
         return _finish(source, server, model, opened, start, awaits_engine)
     except ConfigError as error:
-        raise ConfigError(f"{_config_file(source)}: {error}") from None
+        raise ConfigError(f"{config_file(source)}: {error}") from None
 
 
 def _scripted(script: ScriptConfig, config: ModelConfig, server: ServerConfig) -> OpenedModel:
@@ -137,29 +129,26 @@ def _finish(
     start: float,
     awaits_engine: bool,
 ) -> LoadedModel:
-    """Decides on batching and checks the configuration; closes what was opened where that fails."""
+    """Decides what was left open and checks the configuration; closes what was opened where that fails."""
     config, engine = source.config, opened.engines[0].engine
     try:
-        batch = _decide_batching(engine, config.max_batch_size)
-        max_batch_size = _max_batch_size(engine, config.max_batch_size, server) if batch.batched else 0
-        signature = Signature(
-            _agreed(config.inputs, engine.signature.inputs, "input", max_batch_size),
-            _agreed(config.outputs, engine.signature.outputs, "output", max_batch_size),
-        )
+        max_batch_size, reason = decide_batching(engine, config.max_batch_size, server)
+        signature = agreed_signature(config, engine.signature, max_batch_size)
         labels = read_labels(source)
-        warmup = warmup_requests(config.warmup, signature, max_batch_size, _config_folder(source))
-    except EngineError:
+        warmup = warmup_requests(config.warmup, signature, max_batch_size, source.folder)
+        alone = sum(placed.instances for placed in opened.engines) <= 1  # 0 = any number
+        # A script waits, so it never runs on the loop.
+        inline = (
+            alone and model is not None and is_quick(engine, model, max_batch_size, server.inline_run_limit_us / 1e6)
+        )
+    except BaseException:
         opened.close()
         raise
-    log.info("%s/%s: %s: %s", source.name, source.version, "batched" if batch.batched else "not batched", batch.reason)
-    automatic = all(placed.instances == 0 for placed in opened.engines)
-    inline = automatic or sum(placed.instances for placed in opened.engines) == 1
-    # A script waits, so it never runs on the loop.
-    inline = inline and model is not None and _is_quick(engine, model, max_batch_size, server.inline_run_limit_us / 1e6)
+    log.info("%s/%s: %s: %s", source.name, source.version, "batched" if max_batch_size else "not batched", reason)
     opened = replace(opened, engines=tuple(_counted(placed, inline=inline) for placed in opened.engines))
     seconds = time.monotonic() - start
     return LoadedModel(
-        source, opened, signature, max_batch_size, batch.reason, labels, warmup, inline, seconds, awaits_engine
+        source, opened, signature, max_batch_size, reason, labels, warmup, inline, seconds, awaits_engine
     )
 
 
@@ -206,116 +195,3 @@ def _tensorrt_options(config: ModelConfig, server: ServerConfig, instances: int)
 
 def _on_cpu(config: ModelConfig) -> ModelConfig:
     return replace(config, backend="onnxruntime", device="cpu", instance_groups=())
-
-
-def _max_batch_size(engine: Engine, configured: int | None, server: ServerConfig) -> int:
-    """The configured size, or the server's; no more than the engine was built for."""
-    if engine.max_rows is None:
-        return configured or server.default_max_batch_size
-    if configured and configured > engine.max_rows:
-        raise ConfigError(
-            f"max_batch_size = {configured}, but the profiles of the TensorRT engine end at {engine.max_rows} rows;"
-            " give profiles that go as far, or none"
-        )
-    return configured or min(server.default_max_batch_size, engine.max_rows)
-
-
-def _is_quick(engine: Engine, model: OnnxModel, max_batch_size: int, limit_s: float) -> bool:
-    """Whether every run is sure to take less than `limit_s`: measured, and only where no input can change it."""
-    tensors = (*model.signature.inputs, *model.signature.outputs)
-    fixed = all(DYNAMIC not in (spec.shape[1:] if max_batch_size else spec.shape) for spec in tensors)
-    if engine.device != "cpu" or not fixed or model.has_control_flow or limit_s == 0:
-        return False
-    context = engine.create_context(batched=max_batch_size > 0)
-    try:
-        for rows in (1, max(1, max_batch_size)):
-            inputs = sample_inputs(engine.signature, rows=rows)
-            if min(timeit.repeat(partial(context.run, [inputs]), number=1, repeat=3)) >= limit_s:
-                return False
-        return True
-    except ExecutionError:
-        return False  # made-up inputs do not fit; the warm-up says so
-    finally:
-        context.close()
-
-
-def _decide_batching(engine: Engine, max_batch_size: int | None) -> Batchability:
-    if max_batch_size is None:
-        return check_batchable(engine)
-    if max_batch_size == 0:
-        return Batchability(False, "the configuration says so (max_batch_size = 0)")
-    if not engine.signature.first_dimension_is_dynamic():
-        shapes = ", ".join(
-            f"{spec.name} {list(spec.shape)}" for spec in (*engine.signature.inputs, *engine.signature.outputs)
-        )
-        raise ConfigError(
-            f"max_batch_size = {max_batch_size} needs inputs, and a dynamic first dimension everywhere;"
-            f" the graph has {shapes if engine.signature.inputs else 'no inputs'}."
-            " Set max_batch_size = 0 or export the model with a dynamic batch dimension"
-        )
-    return Batchability(True, f"the configuration says so (max_batch_size = {max_batch_size})")
-
-
-def _check_types(model: OnnxModel) -> None:
-    for spec in (*model.signature.inputs, *model.signature.outputs):
-        try:
-            dtypes.from_numpy(spec.dtype)
-        except DataTypeError as error:
-            raise ModelFileError(f"{model.path}: {spec.name!r} cannot be sent or received: {error}") from None
-
-
-def _agreed(
-    given: Sequence[TensorConfig], specs: Sequence[TensorSpec], kind: str, max_batch_size: int
-) -> tuple[TensorSpec, ...]:
-    """The graph's tensors with the sizes that the configuration fixes. Raises ConfigError where the two contradict."""
-    by_name = {spec.name: spec for spec in specs}
-    for tensor in given:
-        spec = by_name.get(tensor.name)
-        if spec is None:
-            raise ConfigError(
-                f"{kind} {tensor.name!r} is configured, but the graph has {', '.join(map(repr, by_name))}"
-            )
-        datatype = dtypes.from_numpy(spec.dtype).name
-        if tensor.datatype and tensor.datatype != datatype:
-            raise ConfigError(f"{kind} {spec.name!r}: {tensor.datatype} is configured, the graph has {datatype}")
-        shape = spec.shape[1:] if max_batch_size else spec.shape
-        if tensor.dims is not None and not shapes_agree(tensor.dims, shape):
-            raise ConfigError(
-                f"{kind} {spec.name!r}: dims {list(tensor.dims)} are configured, the graph has {list(shape)}"
-                + (" behind its batch dimension" if max_batch_size else "")
-            )
-        if tensor.dims is not None:
-            by_name[spec.name] = replace(spec, shape=_narrowed(spec.shape, tensor.dims))
-    return tuple(by_name.values())
-
-
-def _narrowed(shape: Sequence[int], dims: Sequence[int]) -> tuple[int, ...]:
-    """The shape with sizes from `dims`, which stand at its end, where it has none itself."""
-    first = len(shape) - len(dims)
-    fixed = [dim if size == DYNAMIC else size for size, dim in zip(shape[first:], dims, strict=True)]
-    return (*shape[:first], *fixed)
-
-
-def _config_folder(source: ModelVersion) -> Path:
-    """The folder that label files are relative to: the model's, which holds its version folders."""
-    return source.path.parent.parent
-
-
-def _config_file(source: ModelVersion) -> Path:
-    """What a mistake in the configuration is to be looked for in."""
-    files = (_config_folder(source) / name for name in CONFIG_FILES)
-    return next((file for file in files if file.exists()), source.path)
-
-
-def read_labels(source: ModelVersion) -> dict[str, Sequence[str]]:
-    """The labels of each output that has a file of them. Raises ConfigError."""
-    outputs, folder = source.config.outputs, _config_folder(source)
-    labels: dict[str, Sequence[str]] = {}
-    for tensor in outputs:
-        if tensor.label_filename:
-            path = folder / tensor.label_filename
-            try:
-                labels[tensor.name] = read_regular(path).decode().splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigError(f"output {tensor.name!r}: label file {path} cannot be read: {error}") from error
-    return labels

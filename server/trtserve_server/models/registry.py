@@ -19,9 +19,9 @@ from trtserve_server.errors import ServerStopping
 from trtserve_server.models.assembly import Assembly, needed_by
 from trtserve_server.models.catalogue import STOPPING, UNLOADED, Entry, State, serves
 from trtserve_server.models.countdown import after
+from trtserve_server.models.departures import Departures
 from trtserve_server.models.ensemble import LoadedEnsemble, load_ensemble
 from trtserve_server.models.loader import LoadedModel, load_model
-from trtserve_server.models.memory import give_back_memory
 from trtserve_server.models.model import Model
 from trtserve_server.models.repository import ModelVersion
 from trtserve_server.models.response_cache import ResponseCache
@@ -64,13 +64,10 @@ class Registry(Assembly):
         self._config = config
         self._host = host
         self._loading = loading
-        self._freeing = freeing
         self._building = building
+        self._departures = Departures(host.reactor, freeing, config.drain_timeout_s)
         self._cancel_builds = Cancel()
         self._awaited: dict[Model, Cancel] = {}  # what serves until its engine is built, and what ends the build
-        self._draining: set[Model] = set()
-        self._ended: set[Model] = set()  # drained during the server's end, and not yet freed
-        self._on_drained: Callable[[], None] | None = None
 
     def load(self, sources: Iterable[ModelVersion], on_loaded: Callable[[], None]) -> None:
         """Loads every source at the same time; calls `on_loaded` once each is READY or UNAVAILABLE."""
@@ -126,14 +123,13 @@ class Registry(Assembly):
 
     def drain(self, on_drained: Callable[[], None]) -> None:
         """Unloads everything: nothing new is taken, `on_drained` is called once all that was accepted is answered."""
-        self._stopping = True
-        self._on_drained = on_drained
+        self._begin_stop()
         self._drain_the_unneeded()
-        self._check_drained()
+        self._departures.when_none(on_drained)
 
     def stop(self) -> None:
         """Fails what still waits, ends builds, and the instances after what they run now."""
-        self._stopping = True
+        self._begin_stop()
         for cancel in (self._cancel_builds, *self._awaited.values()):
             cancel.set()
         for model in self._running():
@@ -142,8 +138,11 @@ class Registry(Assembly):
 
     def close(self, timeout_s: float) -> bool:
         """Waits for the instances and frees the engines; False where one still runs. Blocks."""
-        ended = [model.close(timeout_s) for model in self._running() | self._ended]
-        return all(ended)
+        return self._departures.close(self._running(), timeout_s)
+
+    def _begin_stop(self) -> None:
+        self._stopping = True
+        self._departures.stop()
 
     def _load(self, replacement: _Replacement, source: ModelVersion) -> None:
         """On a thread of `loading`."""
@@ -195,12 +194,12 @@ class Registry(Assembly):
             entry.step = None
         if not was_awaited or error is not None:
             if successor is not None:
-                self._free(successor, lambda: None)
+                self._departures.free(successor)
             return
         entry.model, entry.step = successor, None
         log.info("%s/%s: its engine is ready and takes the place of the CPU", entry.name, entry.version)
         self._changed()
-        self._drain(model, partial(self._free, model, lambda: None))
+        self._drain(model, partial(self._departures.free, model))
 
     def _loaded(self, replacement: _Replacement, source: ModelVersion, loaded: Loaded) -> None:
         if isinstance(loaded, Exception):
@@ -228,10 +227,10 @@ class Registry(Assembly):
             if model is not None and model.awaits_engine:
                 self._await_engine(entry, model)
             if old is not None:
-                self._drain(old, partial(self._free, old, lambda: None))
+                self._drain(old, partial(self._departures.free, old))
         else:
             if model is not None:
-                self._free(model, lambda: None)
+                self._departures.free(model)
             entry.step = None
             reason = str(error) or type(error).__name__
             replacement.failures.append(reason)
@@ -260,7 +259,7 @@ class Registry(Assembly):
             if entry.model is model and entry.state is State.READY:
                 entry.model = None
                 self._set_state(entry, State.UNAVAILABLE, reason)
-                self._free(model, lambda: None)
+                self._departures.free(model)
 
     def _settle(self, name: str, replacement: _Replacement) -> None:
         """All wanted versions have been tried: those that are not wanted may go."""
@@ -282,7 +281,7 @@ class Registry(Assembly):
 
         def drained() -> None:
             entry.model = None
-            self._free(model, then)
+            self._departures.free(model, then)
 
         log.info("%s/%s is being unloaded: %s", entry.name, entry.version, reason)
         self._drain(model, drained)
@@ -298,43 +297,16 @@ class Registry(Assembly):
     def _drain_the_unneeded(self) -> None:
         """Drains what no ensemble needs any more; the others follow when the last such ensemble is drained."""
         ready = [entry.model for entry in self.entries() if entry.state is State.READY and entry.model is not None]
-        needed = needed_by((*ready, *self._draining))
+        needed = needed_by((*ready, *self._departures.draining))
         for entry in tuple(self.entries()):
             if entry.state is State.READY and entry.model is not None and entry.name not in needed:
                 self._set_state(entry, State.UNLOADING, STOPPING)
                 self._drain(entry.model, self._drain_the_unneeded if needed else lambda: None)
 
     def _drain(self, model: Model, then: Callable[[], None]) -> None:
-        self._draining.add(model)
         if cancel := self._awaited.pop(model, None):
             cancel.set()
-
-        def drained() -> None:
-            self._draining.discard(model)
-            then()
-            self._check_drained()
-
-        model.drain(drained)
-
-    def _check_drained(self) -> None:
-        if self._on_drained and not self._draining:
-            on_drained, self._on_drained = self._on_drained, None
-            on_drained()
-
-    def _free(self, model: Model, then: Callable[[], None]) -> None:
-        """Ends a model that runs nothing any more; calls `then` when its memory is given back."""
-        model.stop()
-        if self._stopping:
-            self._ended.add(model)  # `close` frees it with the others
-            then()
-        else:
-            self._freeing.submit(self._close, model, then)
-
-    def _close(self, model: Model, then: Callable[[], None]) -> None:
-        """On a thread of `freeing`."""
-        model.close(self._config.drain_timeout_s)
-        give_back_memory()
-        self._host.reactor.post(then)
+        self._departures.drain(model, then)
 
     def _running(self) -> set[Model]:
-        return {*self.models(), *self._draining}
+        return {*self.models(), *self._departures.draining}

@@ -41,6 +41,11 @@ class ModelVersion:
     script: ScriptConfig | None = None
     """What a model without a file does."""
 
+    @property
+    def folder(self) -> Path:
+        """The model's, which holds its configuration, what that refers to, and the folders of its versions."""
+        return self.path.parent.parent
+
 
 Found = dict[str, list[ModelVersion]]
 """The versions to be served of each model, by its name."""
@@ -219,6 +224,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {error}") from None
     except RecursionError:
         raise ConfigError(f"{path}: its lists or tables are nested too deeply") from None
+
+
+def config_file(version: ModelVersion) -> Path:
+    """What a mistake in the configuration is to be looked for in; the model itself where there is no such file."""
+    files = (version.folder / name for name in CONFIG_FILES)
+    return next((file for file in files if file.exists()), version.path)
 
 
 def choose_versions(present: Sequence[int], policy: str) -> list[int]:

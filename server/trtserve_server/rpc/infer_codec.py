@@ -15,7 +15,7 @@ from trtserve_server.config import MAX_MESSAGE_BYTES
 from trtserve_server.errors import InvalidRequest, NotSupported
 from trtserve_server.models.model import Model
 from trtserve_server.models.registry import Registry
-from trtserve_server.request import Complete, InferRequest, InferResponse
+from trtserve_server.request import Complete, InferRequest, InferResponse, held_bytes
 from trtserve_server.rpc.batch_dimension import as_model, extra_dimensions
 from trtserve_server.rpc.classification import classify
 from trtserve_server.rpc.custom_parameters import custom_parameters
@@ -73,6 +73,7 @@ class InferCodec:
         plan = self._plans.get(parts.header) if len(parts.header) <= _MAX_HEADER_BYTES else None
         if plan is None or not (parts.raw or plan.sources):
             plan, arrays = self._make_plan(parts)
+            size = max(size, held_bytes(arrays))  # strings and typed contents grow when they are read
         else:
             arrays = plan.arrays(parts.raw)
         return plan, self.request(plan, parts.id, arrays, complete, now, deadline, size)

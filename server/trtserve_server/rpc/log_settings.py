@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from trtserve_server.rpc.handlers import Context, MessageCall
 
 if TYPE_CHECKING:
     from trtserve_protos.oip import LogSettingsRequest, LogSettingsResponse
+
+log = logging.getLogger(__name__)
 
 FIELDS = {
     "log_info": ("info", "bool_param", "true or false"),
@@ -42,6 +45,8 @@ class LogSettingsService:
             _check_name(name)
         changes = {FIELDS[name][0]: self._value(name, given) for name, given in request.settings.items()}
         if changes:
+            # Before they hold: who makes the log silent must not do so unnoticed.
+            log.warning("log settings are changed by a call: %s", changes)
             self._output.change(replace(self._output.settings, **changes))
         response = oip.LogSettingsResponse()
         response.settings["log_file"].string_param = self._output.file

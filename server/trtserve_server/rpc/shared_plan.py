@@ -11,7 +11,7 @@ import numpy as np
 from trtserve_protos import wire
 from trtserve_protos.tensors import raw_from_array
 from trtserve_server.errors import InvalidRequest
-from trtserve_server.request import Complete, InferRequest, InferResponse, Outcome
+from trtserve_server.request import Complete, InferRequest, InferResponse, Outcome, held_bytes
 from trtserve_server.rpc.infer_plan import InferPlan, Raw, checked_array
 from trtserve_server.rpc.shared_tensors import OFFSET, REGION, SIZE, shared_input
 from trtserve_server.shared_memory.regions import Window
@@ -79,7 +79,7 @@ class SharedPlan(InferPlan):
         tensors = [array for array in arrays.values() if isinstance(array, SharedTensor)]
         if tensors:
             complete = partial(_complete, tensors, complete)
-        return super().request(arrays, complete, now, deadline, size)
+        return super().request(arrays, complete, now, deadline, max(size, held_bytes(arrays)))
 
     def raw_response(self, response: InferResponse, request_id: str) -> list[Raw | np.ndarray]:
         """See InferPlan."""

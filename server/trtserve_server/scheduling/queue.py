@@ -219,6 +219,13 @@ class RequestQueue:
             )
         self._by_level[level] = count + 1
 
+    def _leave_level(self, level: int) -> None:
+        """Counts a request out. A level on which none waits is forgotten: clients may name any number of levels."""
+        assert self._by_level is not None
+        self._by_level[level] -= 1
+        if not self._by_level[level]:
+            del self._by_level[level]
+
     def _insert(self, request: InferRequest, rank: int) -> None:
         self._numbers += 1
         request.number = self._numbers
@@ -250,7 +257,7 @@ class RequestQueue:
         if request.expires != math.inf:
             self._expiry.discard(request)
         if self._by_level is not None:
-            self._by_level[request.level] -= 1
+            self._leave_level(request.level)
 
     def _head_lane(self) -> _Lane | None:
         """The lane of the most urgent request."""

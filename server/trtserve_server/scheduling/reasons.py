@@ -7,10 +7,12 @@ import logging
 from trtserve_engines.engine import BatchResult
 from trtserve_engines.errors import ExecutionError, SignatureError
 from trtserve_server.errors import InferenceFailed, InvalidRequest, RequestError
+from trtserve_server.flood_guard import FloodGuard
 from trtserve_server.request import InferRequest
 from trtserve_server.scheduling.batch import Batch, row_problem
 
 log = logging.getLogger(__name__)
+log.addFilter(FloodGuard())  # a client may send what fails again and again
 
 
 def failure(name: str, batch: Batch, outcome: BatchResult | Exception, *, batched: bool) -> RequestError | None:

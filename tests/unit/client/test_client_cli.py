@@ -225,6 +225,8 @@ MISUSES = [
     (["infer", "echo", "--scale", "big", "--image", "p"], "argument --scale: invalid float value: 'big'"),
     (["infer", "echo", "--input", "x"], "--input 'x' given, NAME=JSON or NAME=@FILE wanted"),
     (["infer", "echo", "--input", "x=[1"], "--input x: '[1' cannot be read as an array"),
+    (["infer", "echo", "--input", "x=/no.npy"], "a file is given as x=@/no.npy"),
+    (["infer", "echo", "--input", "x=" + "[" * 20_000], "[' cannot be read as an array: maximum recursion depth"),
     (["infer", "echo", "--input", "x=@no.npy"], "--input x: file 'no.npy' cannot be read as an array: [Errno 2]"),
     (["infer", "echo", "--input", "x=@no.txt"], "its name ends in '.txt', one of .npy, .npz, .json is wanted"),
     (["infer", "echo", "--input", "x=[1, 2]"], "shape [2] given, [-1, 2] wanted"),
@@ -243,7 +245,7 @@ MISUSES = [
 ]
 
 
-@pytest.mark.parametrize(("words", "message"), MISUSES, ids=[" ".join(words) or "nothing" for words, _ in MISUSES])
+@pytest.mark.parametrize(("words", "message"), MISUSES, ids=[" ".join(words)[:80] or "nothing" for words, _ in MISUSES])
 def test_misuse_is_one_line_and_code_2(run: Run, words: list[str], message: str) -> None:
     failed(run(*words), 2, message)
 

@@ -272,6 +272,27 @@ def test_refusals_say_what_is_wrong(message, words):
         wire.decode_infer_request(message)
 
 
+NUMBER = key(15, VARINT) + varint(0)
+GROUPED = key(15, GROUP) + NUMBER + key(15, END_GROUP)  # three fields
+
+
+@pytest.mark.parametrize(
+    ("field", "most"),
+    [
+        (delimited(7, b""), 2**16),
+        (delimited(3, b""), 2**16),
+        (delimited(5, b""), 2**16),
+        (NUMBER, 2**16),
+        (GROUPED, 2**16 // 3),
+    ],
+    ids=["tensors", "ids", "inputs", "unknown", "groups"],
+)
+def test_a_message_of_countless_fields_is_refused(field, most):
+    wire.split_infer_request(field * most)
+    with pytest.raises(WireError, match="more than 65536 fields"):
+        wire.split_infer_request(field * (most + 2))
+
+
 @quick
 @given(requests, st.lists(short_text, max_size=2), st.lists(st.binary(max_size=200), max_size=3))
 def test_header_does_not_change_with_id_and_tensors(message, ids, raw):

@@ -66,6 +66,19 @@ def test_each_setting_governs_its_lines(logger, changes, wanted):
     assert logger.isEnabledFor(logging.DEBUG) == ("debug" in wanted)  # what is not written costs nothing
 
 
+def test_no_text_in_a_record_can_be_taken_for_a_line_of_its_own(logger):
+    stream = io.StringIO()
+    LogOutput(ServerConfig()).install(logger, stream)
+    try:
+        raise ValueError("a\n2026-01-01 00:00:00,000 INFO trtserve_server: forged")
+    except ValueError as error:
+        logger.error("no %s", "x\n2026-01-01 00:00:00,000 INFO trtserve_server: forged \r\x1b[2K", exc_info=error)
+    first, *rest = stream.getvalue().splitlines()
+    assert first.endswith("no x")
+    assert all(line.startswith("    ") for line in rest)
+    assert "forged \\x0d\\x1b[2K" in rest[0]
+
+
 def test_the_format_of_times_can_be_changed(logger):
     output, stream = LogOutput(ServerConfig()), io.StringIO()
     output.install(logger, stream)

@@ -1,11 +1,12 @@
 """Options derived from the dataclasses: command line, environment, file, and how they are refused."""
 
 import dataclasses
+import tracemalloc
 
 import pytest
 
 from trtserve_engines.config import ConfigError
-from trtserve_engines.options import as_mapping, build, options_of
+from trtserve_engines.options import as_mapping, build, nearest, options_of
 from trtserve_server.cli import _parser, config_text, main, read_config
 from trtserve_server.config import ModelConfig, ServerConfig, parse_address
 from trtserve_server.options import from_environment, toml_text
@@ -117,6 +118,16 @@ def test_a_wrong_file_is_named_with_its_mistake(text, words, tmp_path):
 def test_an_unknown_variable_is_refused_with_the_nearest_known_one():
     with pytest.raises(ConfigError, match="TRTSERVE_INSTANCES"):
         from_environment(ServerConfig, {"TRTSERVE_INSTANCE": "1"})
+
+
+def test_a_name_as_long_as_a_message_is_not_searched_through():
+    name = "instance" + "s" * 2_000_000
+    tracemalloc.start()
+    try:
+        assert nearest(name, ["instances", "model"]) == "; known are instances, model"
+        assert tracemalloc.get_traced_memory()[1] < 100_000  # bytes; an index of the name takes 16 million
+    finally:
+        tracemalloc.stop()
 
 
 def test_other_programs_variables_and_the_clients_are_left_alone():

@@ -95,6 +95,16 @@ def test_ignored_fields_are_named_in_the_log_once_and_change_nothing(path, caplo
     assert values[0] == values[1] == values_from_message(message_of(parent), "parent")
 
 
+def test_what_is_reported_is_bounded_as_it_may_come_over_the_wire(caplog):
+    message = oip.ModelConfig()
+    message.parameters["p" * 1_000_000].string_value = "1"
+    with caplog.at_level(logging.WARNING):
+        values_from_message(message, "a load request")
+    (record,) = caplog.records
+    assert "parameters['pppp" in record.message
+    assert len(record.message) < 3000
+
+
 HONOURED_VALUES = {
     'name: "m"': ("name", "m"),
     'default_model_filename: "net.onnx"': ("filename", "net.onnx"),

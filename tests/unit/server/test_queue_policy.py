@@ -1,6 +1,7 @@
 """Levels, timeouts and bounds of a queue: the policy as tables, and what the queue makes of it."""
 
 import math
+import tracemalloc
 
 import pytest
 
@@ -82,6 +83,19 @@ def test_a_level_with_a_bound_refuses_on_its_own_and_says_its_priority():
     queue.remove(first)
     push(queue, make_request("again", priority=2))
     assert order(queue) == ["high", "again"]
+
+
+def test_levels_of_which_none_waits_are_forgotten():
+    queue = RequestQueue(QueuePolicy(**ROOMY, default=LevelPolicy(timeout_s=5.0)))
+    tracemalloc.start()
+    try:
+        for priority in range(1, 20_001):
+            push(queue, make_request(priority=priority))
+            queue.take(1)
+            queue.next_expiry()
+        assert tracemalloc.get_traced_memory()[0] < 100_000  # bytes; 20,000 levels take a megabyte
+    finally:
+        tracemalloc.stop()
 
 
 def test_bytes_are_bounded_too_but_one_request_always_fits():
