@@ -130,6 +130,8 @@ def _comparison(result: Result) -> Iterable[str]:
             parts.append(f"<h3>{title}</h3>{charts.ratio_bars(result, metric, unit.format(first=first))}")
     note = "Every round measured each target once, in turn. A bar is the median of the rounds,"
     note += " its line the 95 % confidence interval."
+    if all(len(level.runs) == 1 for level in result.levels):
+        note = "Each target was measured once, so chance may be in these ratios; --repeats tells how much."
     yield _section(f"Side by side, in ratio to {first}", note, "".join(parts))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from trtserve_client.cli_output import table
-from trtserve_client.load.results import Level, Result, Run, names_of
+from trtserve_client.load.results import Level, Ratio, Result, Run, names_of
 from trtserve_client.load.scales import digits
 from trtserve_client.load.timings import BATCH_ROWS, PHASES, STATISTICS
 
@@ -46,12 +46,18 @@ def ratios_text(result: Result) -> str:
     """The ratios as a table, one line per target."""
     metrics = list(dict.fromkeys(ratio.metric for ratio in result.ratios))
     rows = []
+    once = all(len(level.runs) == 1 for level in result.levels)
     for name in names_of(result.levels):
         by_metric = {ratio.metric: ratio for ratio in result.ratios if ratio.target == name}
         cells = [by_metric[metric] for metric in metrics if metric in by_metric]
-        rows.append((name, *(f"{each.median:.3f} ({each.low:.3f} to {each.high:.3f})" for each in cells)))
+        rows.append((name, *(_ratio_text(each, once=once) for each in cells)))
     head = (f"ratio to {next(iter(names_of(result.levels)))}", *metrics)
     return table(head, rows)
+
+
+def _ratio_text(ratio: Ratio, *, once: bool) -> str:
+    """One round has no interval."""
+    return f"{ratio.median:.3f}" + ("" if once else f" ({ratio.low:.3f} to {ratio.high:.3f})")
 
 
 def timings_text(level: Level) -> str:

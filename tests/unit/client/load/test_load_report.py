@@ -153,6 +153,14 @@ def test_a_comparison_prints_ratios_with_their_intervals():
     assert re.search(r"theirs +0\.750 \(0\.500 to 1\.000\)", text)
 
 
+def test_a_comparison_of_one_round_claims_no_interval():
+    levels = [level(run(), target="ours"), level(run(throughput=50.0), target="theirs")]
+    made = result(*levels, kind="compare", ratios=ratios_of(levels, "ours"))
+    assert re.search(r"theirs +0\.500 +1\.000 +1\.000$", result_text(made), re.MULTILINE)
+    assert "confidence" not in page(made)
+    assert "Each target was measured once" in page(made)
+
+
 def test_a_search_says_what_it_found():
     assert "50 requests/s is the highest rate that held p99 within 20 ms" in result_text(searched())
     assert "No rate held p99 within 20 ms" in result_text(result(*searched().levels, kind="capacity"))
