@@ -18,6 +18,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, defs
 
+from trtserve_engines.by_value import by_value
 from trtserve_engines.errors import ModelFileError
 from trtserve_engines.regular_file import read_regular
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
@@ -47,14 +48,16 @@ _NUMPY_TYPES: dict[int, np.dtype] = {
 class OnnxModel:
     """What an ONNX file says of itself.
 
-    `has_control_flow` says that a run may take longer for some values; `external_files` are resolved paths, sorted;
-    `file_sha256` is of the very bytes that the rest was read from.
+    `has_control_flow` says that a run may take longer for some values; `by_value` names the inputs and outputs that may
+    change during one; `external_files` are resolved paths, sorted; `file_sha256` is of the very bytes that the rest was
+    read from.
     """
 
     path: Path
     signature: Signature
     opset: int
     has_control_flow: bool
+    by_value: frozenset[str]
     external_files: tuple[Path, ...]
     file_sha256: str
 
@@ -76,6 +79,7 @@ def read_onnx_model(path: Path) -> OnnxModel:
         signature=_signature(model, path),
         opset=_checked_opset(model, path),
         has_control_flow=_has_control_flow(model),
+        by_value=by_value(model.graph),
         external_files=tuple(_external_files(model, path)),
         file_sha256=hashlib.sha256(data).hexdigest(),
     )

@@ -1,7 +1,8 @@
-"""Tensors that lie outside this process and come in by one copy, straight to where an engine wants them."""
+"""Tensors that lie in memory of another process: read and written where they lie, or copied once to or from there."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,3 +29,26 @@ class TensorSource(Protocol):
         asks it whether it could be read.
         """
         ...
+
+    def in_place(self) -> np.ndarray | None:
+        """The tensor where it lies, for reading; None where it can only be copied.
+
+        Its values may change at any time, also between two looks. What cannot be read is zeros, as with `copy_to`.
+        """
+        ...
+
+
+class TensorPlace(Protocol):
+    """Where an output may be written."""
+
+    def array(self, dtype: np.dtype, shape: Sequence[int]) -> np.ndarray | None:
+        """Memory there for an output of this type and shape; None where it has to be copied there afterwards."""
+        ...
+
+
+class PlacedArrays(dict[str, Any]):
+    """The inputs of a request, arrays and sources, and `places` for outputs of an engine that runs it alone."""
+
+    __slots__ = ("places",)
+
+    places: Mapping[str, TensorPlace]

@@ -162,6 +162,7 @@ class InferCodec:
         )
         if isinstance(plan, SharedPlan):
             plan.share(sources, targets, self._max_tensor_bytes)
+            return plan, plan.with_places(arrays)
         return plan, arrays
 
 

@@ -87,8 +87,8 @@ class InferPlan:
         self.outputs = outputs
         self.raw_form = raw_form
         self.explain = explain
-        # An answer that is its outputs as they are needs nothing but a known head before each.
-        self.plain = raw_form and not outputs and not explain
+        # Outputs as they are need nothing but a known head before each.
+        self.plain = raw_form and not explain and not any(classes for _, classes in outputs)
         self.priority = priority
         self.cached_outputs = tuple(name for name, _ in outputs) if use_cache else None
         self.wait_limit_s = wait_limit_s

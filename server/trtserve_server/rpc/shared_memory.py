@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from trtserve_protos import oip
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         SystemSharedMemoryUnregisterResponse,
     )
 
+log = logging.getLogger(__name__)
 
 _CALLS = ("Register", "Status", "Unregister")
 _OFF = "shared memory is switched off at this server; its clients may use it with --allow-client-shared-memory"
@@ -57,9 +59,10 @@ class SystemCalls:
     ) -> SystemSharedMemoryRegisterResponse:
         """Makes a client's region known. Raises InvalidRequest, RegionExists, RegionLimit or RegionNotFound."""
         self._regions.check_free(request.name)
-        self._regions.add(
-            open_system_region(request.name, request.key, request.offset, request.byte_size, prefix=self._prefix)
-        )
+        region = open_system_region(request.name, request.key, request.offset, request.byte_size, prefix=self._prefix)
+        self._regions.add(region)
+        how = "copied: " + region.why_copied if region.why_copied else "read and written in place where they can be"
+        log.info("shared memory region %r of key %r is registered; tensors are %s", region.name, region.key, how)
         return oip.SystemSharedMemoryRegisterResponse()
 
     async def status(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trtserve_engines.sources import PlacedArrays
 from trtserve_protos import wire
 from trtserve_protos.tensors import raw_from_array
 from trtserve_server.errors import InvalidRequest
@@ -15,7 +16,7 @@ from trtserve_server.request import Complete, InferRequest, InferResponse, Outco
 from trtserve_server.rpc.infer_plan import InferPlan, Raw, checked_array
 from trtserve_server.rpc.shared_tensors import OFFSET, REGION, SIZE, shared_input
 from trtserve_server.shared_memory.regions import Window
-from trtserve_server.shared_memory.tensor import SharedTensor
+from trtserve_server.shared_memory.tensor import SharedPlace, SharedTensor
 
 if TYPE_CHECKING:
     from trtserve_protos.oip import ModelInferResponse
@@ -33,7 +34,7 @@ class SharedPlan(InferPlan):
     response: that is how clients count them.
     """
 
-    __slots__ = ("_headers", "most_bytes", "sources", "targets")
+    __slots__ = ("_headers", "_places", "most_bytes", "sources", "targets")
 
     sources: Mapping[str, Window]
     targets: Mapping[str, Window]
@@ -45,6 +46,7 @@ class SharedPlan(InferPlan):
         self.targets = targets
         self.most_bytes = most_bytes
         self._headers: dict[Layout, bytes] = {}
+        self._places = _free_places(sources, targets, {name for name, classes in self.outputs if classes})
 
     def arrays(self, raw: Sequence[Raw]) -> dict[str, Any]:
         """See InferPlan; an input in shared memory is there as what stands in for its array."""
@@ -62,23 +64,30 @@ class SharedPlan(InferPlan):
                 arrays[name] = checked_array(name, next(entries), datatype, shape)
             else:
                 arrays[name] = shared_input(name, window, datatype, shape, self.most_bytes)
-        return arrays
+        return self.with_places(arrays)
+
+    def with_places(self, arrays: Mapping[str, Any]) -> PlacedArrays:
+        """The inputs of a request, with where its outputs may be written."""
+        placed = PlacedArrays(arrays)
+        placed.places = {name: SharedPlace(window) for name, window in self._places}
+        return placed
 
     def in_memory(self, arrays: dict[str, Any]) -> dict[str, np.ndarray]:
-        """See InferPlan; what lies in shared memory is read. Raises InvalidRequest."""
+        """See InferPlan; what lies in shared memory is read, and outputs have no places. Raises InvalidRequest."""
         read = {name: np.asarray(array) for name, array in arrays.items()}
         for array in arrays.values():
-            if isinstance(array, SharedTensor) and array.error:
-                raise array.error
+            if isinstance(array, SharedTensor) and (problem := array.problem()):
+                raise problem
         return read
 
     def request(
         self, arrays: Mapping[str, Any], complete: Complete, now: float, deadline: float, size: int
     ) -> InferRequest:
-        """See InferPlan; inputs that could not be read when they were wanted make the outcome an error."""
-        tensors = [array for array in arrays.values() if isinstance(array, SharedTensor)]
-        if tensors:
-            complete = partial(_complete, tensors, complete)
+        """See InferPlan; memory that was not there when it was wanted makes the outcome an error."""
+        places = arrays.places.values() if isinstance(arrays, PlacedArrays) else ()
+        shared = [each for each in (*arrays.values(), *places) if isinstance(each, SharedTensor | SharedPlace)]
+        if shared:
+            complete = partial(_complete, shared, complete)
         return super().request(arrays, complete, now, deadline, max(size, held_bytes(arrays)))
 
     def raw_response(self, response: InferResponse, request_id: str) -> list[Raw | np.ndarray]:
@@ -113,7 +122,7 @@ class SharedPlan(InferPlan):
         left: list[Raw] = []
         for (name, _), data in zip(self.outputs, raw, strict=True):
             if window := self.targets.get(name):
-                window.write(data)
+                window.put(data)
                 left.append(b"")
             else:
                 left.append(data)
@@ -126,7 +135,20 @@ class SharedPlan(InferPlan):
         return header
 
 
-def _complete(tensors: Sequence[SharedTensor], complete: Complete, outcome: Outcome) -> None:
-    """Completes with the first tensor's error in place of what was made without it."""
-    failed = next((tensor.error for tensor in tensors if tensor.error), None)
+def _free_places(
+    sources: Mapping[str, Window], targets: Mapping[str, Window], made_later: Collection[str]
+) -> list[tuple[str, Window]]:
+    """The windows that may be written to while the model runs: of what it gives itself, over nothing that it reads."""
+    return [
+        (name, window)
+        for name, window in targets.items()
+        if name not in made_later
+        and not any(window.overlaps(other) for other in sources.values())
+        and not any(window.overlaps(other) for other_name, other in targets.items() if other_name != name)
+    ]
+
+
+def _complete(shared: Sequence[SharedTensor | SharedPlace], complete: Complete, outcome: Outcome) -> None:
+    """Completes with the first tensor's problem in place of what was made without it."""
+    failed = next(filter(None, (each.problem() for each in shared)), None)
     complete(failed or outcome)

@@ -6,7 +6,7 @@ Each GPU has a thread of its own here, as the port to CUDA wants it: what a regi
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import numpy as np
 
@@ -38,11 +38,26 @@ class CudaRegion:
             array, address = np.frombuffer(target, np.uint8), self._address + offset
             self._call("read", lambda device: device.read(array, address))
 
-    def write(self, offset: int, data: bytes | memoryview) -> None:
+    def write(self, offset: int, data: memoryview) -> None:
         """See Region."""
-        if memoryview(data).nbytes:
+        if data.nbytes:
             array, address = np.frombuffer(data, np.uint8), self._address + offset
             self._call("written to", lambda device: device.write(address, array))
+
+    def view(self, offset: int, size: int) -> np.ndarray | None:
+        """See Region: the host cannot address it."""
+        return None
+
+    def holds(self, data: memoryview) -> bool:
+        """See Region."""
+        return False
+
+    def check_view(self, end: int) -> None:
+        """See Region: there are no views."""
+
+    def position(self, offset: int) -> tuple[Hashable, int]:
+        """See Region."""
+        return self.device_id, self._address + offset
 
     def _call(self, what: str, copy: Callable[[Device], None]) -> None:
         try:

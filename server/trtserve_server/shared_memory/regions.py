@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Protocol, TypeVar
+
+import numpy as np
 
 from trtserve_server.errors import InvalidRequest, RegionExists, RegionLimit, RegionNotFound
 
 R = TypeVar("R")
+
+_MAX_REGIONS = 16_000
+"""Each is a mapping, and two once it was cut off; Linux gives a process 65,530, of which its own memory takes some."""
 
 
 class Region(Protocol):
@@ -21,8 +26,27 @@ class Region(Protocol):
         """Fills `target` with what lies at `offset`. Raises InvalidRequest where that is not there any more."""
         ...
 
-    def write(self, offset: int, data: bytes | memoryview) -> None:
+    def write(self, offset: int, data: memoryview) -> None:
         """Writes `data` to `offset`. Raises InvalidRequest where there is no room for it any more."""
+        ...
+
+    def view(self, offset: int, size: int) -> np.ndarray | None:
+        """What lies at `offset`, as uint8, where it lies; None where it can only be copied.
+
+        Others may change it at any time, and cut it off: then it holds zeros, and `check_view` tells.
+        """
+        ...
+
+    def holds(self, data: memoryview) -> bool:
+        """Whether `data` belongs to a view."""
+        ...
+
+    def check_view(self, end: int) -> None:
+        """Raises InvalidRequest where something of the first `end` bytes was cut off, now or while it was used."""
+        ...
+
+    def position(self, offset: int) -> tuple[Hashable, int]:
+        """A piece of memory and the place in it: comparable between regions that are parts of the same one."""
         ...
 
 
@@ -40,15 +64,34 @@ class Window:
         """Fills `target`, which has the window's size. Raises InvalidRequest."""
         self.region.read(self.offset, target)
 
-    def write(self, data: bytes | memoryview) -> None:
-        """Writes `data` to the window's beginning. Raises InvalidRequest where it is longer than the window."""
-        size = memoryview(data).nbytes
-        if size > self.size:
+    def put(self, data: bytes | memoryview) -> None:
+        """Sees to it that `data` is at the window's beginning, where it may have been made: else it is written there.
+
+        Raises InvalidRequest where it is longer than the window or was cut off.
+        """
+        data = memoryview(data)
+        if data.nbytes > self.size:
             raise InvalidRequest(
-                f"{size} bytes are to be written to the {self.size} that the request gives in shared memory region"
-                f" {self.region.name!r}; ask with a shared_memory_byte_size of at least {size}"
+                f"{data.nbytes} bytes are to be written to the {self.size} that the request gives in shared memory"
+                f" region {self.region.name!r}; ask with a shared_memory_byte_size of at least {data.nbytes}"
             )
-        self.region.write(self.offset, data)
+        if self.region.holds(data):
+            self.check_view()
+        else:
+            self.region.write(self.offset, data)
+
+    def view(self) -> np.ndarray | None:
+        """The window as uint8, where it lies; see Region."""
+        return self.region.view(self.offset, self.size)
+
+    def check_view(self) -> None:
+        """Raises InvalidRequest where a view was cut off; see Region."""
+        self.region.check_view(self.offset + self.size)
+
+    def overlaps(self, other: Window) -> bool:
+        """Whether a byte lies in both."""
+        (memory, start), (other_memory, other_start) = (each.region.position(each.offset) for each in (self, other))
+        return memory == other_memory and start < other_start + other.size and other_start < start + self.size
 
 
 class Regions:
@@ -56,7 +99,7 @@ class Regions:
 
     def __init__(self, limit: int | None = None) -> None:
         # Each holds a file descriptor, and connections need some as well.
-        self._limit = limit or resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+        self._limit = limit or min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2, _MAX_REGIONS)
         self._regions: dict[str, Region] = {}
         self.on_change: Callable[[], None] = lambda: None
         """Called when regions have come or gone: windows that were found before may not be what they were."""
@@ -69,8 +112,8 @@ class Regions:
             raise RegionExists(f"shared memory region {name!r} is registered already; unregister it first")
         if len(self._regions) >= self._limit:
             raise RegionLimit(
-                f"{self._limit} shared memory regions are registered, which is the most that this server's limit of"
-                " open files allows; unregister those that are not needed"
+                f"{self._limit} shared memory regions are registered, which is the most that this server's limits of"
+                " open files and mappings allow; unregister those that are not needed"
             )
 
     def add(self, region: Region) -> None:

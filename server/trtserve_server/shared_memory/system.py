@@ -1,12 +1,20 @@
-"""POSIX shared memory as a region: opened by its key, checked against its prefix, read and written by system calls."""
+"""POSIX shared memory as a region: opened by its key, checked against its prefix, mapped where it can be guarded.
+
+What cannot be mapped, or is broken, is copied by system calls, which never fault.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
 import weakref
+from collections.abc import Hashable
+
+import numpy as np
 
 from trtserve_server.errors import InvalidRequest, RegionNotFound
+from trtserve_server.shared_memory import sigbus_guard
+from trtserve_server.shared_memory.mapping import Mapping
 
 SHARED_MEMORY_FOLDER = "/dev/shm"
 """Where Linux keeps the objects of shm_open."""
@@ -18,18 +26,70 @@ _LARGEST_OFFSET = 2**63 - 1
 
 
 class SystemRegion:
-    """`byte_size` bytes, from `offset` on, of the shared memory object called `key`. See Region."""
+    """`byte_size` bytes, from `offset` on, of the shared memory object called `key`. See Region.
+
+    `why_copied` says why nothing there is read or written in place; "" where it is.
+    """
 
     def __init__(self, name: str, key: str, offset: int, byte_size: int, descriptor: int) -> None:
         self.name = name
         self.key = key
         self.offset = offset
         self.byte_size = byte_size
+        self.why_copied = "it is not mapped"
         self._descriptor = descriptor
+        self._mapping: Mapping | None = None
+        self._bytes = np.empty(0, np.uint8)  # of the mapping
         weakref.finalize(self, os.close, descriptor)
+
+    def map(self) -> None:
+        """Maps the region, where that can be guarded."""
+        self.why_copied = sigbus_guard.why_not(self.byte_size)
+        if not self.why_copied:
+            try:
+                self._mapping = Mapping(self._descriptor, self.offset, self.byte_size)
+                self._bytes = self._mapping.bytes()
+            except OSError as error:
+                self.why_copied = f"it cannot be mapped: {error.strerror}"
+
+    def view(self, offset: int, size: int) -> np.ndarray | None:
+        """See Region."""
+        end = offset + size
+        if not size or self._mapping is None or not self._mapping.is_shared(end) or not self._is_there(end):
+            return None
+        return self._bytes[offset:end]
+
+    def holds(self, data: memoryview) -> bool:
+        """See Region."""
+        return data.nbytes > 0 and np.may_share_memory(self._bytes, np.frombuffer(data, np.uint8))
+
+    def check_view(self, end: int) -> None:
+        """See Region."""
+        if not self._is_there(end):
+            raise self._shrunk()
+        if self._mapping is not None and not self._mapping.is_shared(end):
+            raise InvalidRequest(
+                f"{self._shown} was cut off while the request used it, or {SHARED_MEMORY_FOLDER} is full;"
+                " tensors there are copied from now on: unregister the region and register what is there"
+            )
 
     def read(self, offset: int, target: memoryview) -> None:
         """See Region."""
+        if (view := self.view(offset, target.nbytes)) is not None:
+            np.copyto(np.frombuffer(target, np.uint8), view)
+            self.check_view(offset + target.nbytes)
+        else:
+            self._read_by_calls(offset, target)
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """See Region. Never makes the object larger."""
+        if (view := self.view(offset, data.nbytes)) is not None:
+            np.copyto(view, np.frombuffer(data, np.uint8))
+            self.check_view(offset + data.nbytes)
+        else:
+            self._write_by_calls(offset, data)
+
+    def _read_by_calls(self, offset: int, target: memoryview) -> None:
         position = self.offset + offset
         while target.nbytes:
             try:
@@ -41,11 +101,9 @@ class SystemRegion:
             target = target[count:]
             position += count
 
-    def write(self, offset: int, data: bytes | memoryview) -> None:
-        """See Region. Never makes the object larger."""
-        rest = memoryview(data)
+    def _write_by_calls(self, offset: int, rest: memoryview) -> None:
         position = self.offset + offset
-        if os.fstat(self._descriptor).st_size < position + rest.nbytes:
+        if not self._is_there(offset + rest.nbytes):
             raise self._shrunk()
         while rest.nbytes:
             try:
@@ -55,9 +113,17 @@ class SystemRegion:
             rest = rest[count:]
             position += count
 
+    def position(self, offset: int) -> tuple[Hashable, int]:
+        """See Region."""
+        status = os.fstat(self._descriptor)
+        return (status.st_dev, status.st_ino), self.offset + offset
+
     @property
     def _shown(self) -> str:
         return f"shared memory region {self.name!r} (key {self.key!r})"
+
+    def _is_there(self, end: int) -> bool:
+        return os.fstat(self._descriptor).st_size >= self.offset + end
 
     def _shrunk(self) -> InvalidRequest:
         size = os.fstat(self._descriptor).st_size
@@ -86,6 +152,7 @@ def open_system_region(name: str, key: str, offset: int, byte_size: int, *, pref
         raise InvalidRequest(f"shared memory object {key!r} cannot be opened: {error.strerror}") from error
     region = SystemRegion(name, key, offset, byte_size, descriptor)
     _check_object(descriptor, region)
+    region.map()
     return region
 
 

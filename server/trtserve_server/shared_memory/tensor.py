@@ -1,7 +1,9 @@
-"""A tensor in shared memory on its way into an engine: read once, straight to where the engine wants it."""
+"""The tensors of one request in shared memory: inputs read and outputs written where they lie, or copied once."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,16 +15,17 @@ from trtserve_server.shared_memory.regions import Window
 class SharedTensor:
     """A TensorSource of one request over a window that has the tensor's size.
 
-    `error` says why it could not be read; the one who asked for the tensor is to be told.
+    `problem` says why it could not be read; the one who asked for the tensor is to be told.
     """
 
-    __slots__ = ("dtype", "error", "shape", "window")
+    __slots__ = ("_error", "_viewed", "dtype", "shape", "window")
 
     def __init__(self, window: Window, dtype: np.dtype, shape: tuple[int, ...]) -> None:
         self.window = window
         self.dtype = dtype
         self.shape = shape
-        self.error: InvalidRequest | None = None
+        self._error: InvalidRequest | None = None
+        self._viewed = False
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -41,5 +44,50 @@ class SharedTensor:
         try:
             self.window.read(target.reshape(-1).view(np.uint8).data)
         except InvalidRequest as error:
-            self.error = error
+            self._error = error
             target[...] = np.zeros((), self.dtype)
+
+    def in_place(self) -> np.ndarray | None:
+        """See TensorSource."""
+        array = _array(self.window, self.dtype, self.shape)
+        self._viewed = self._viewed or array is not None
+        return array
+
+    def problem(self) -> InvalidRequest | None:
+        """Why what was read, or is being read, may not be what lies there; None where it is."""
+        return self._error or (_cut_off(self.window) if self._viewed else None)
+
+
+class SharedPlace:
+    """A TensorPlace of one request. `array` gives memory of the window's beginning, once."""
+
+    __slots__ = ("_given", "window")
+
+    def __init__(self, window: Window) -> None:
+        self.window = window
+        self._given: np.ndarray | None = None
+
+    def array(self, dtype: np.dtype, shape: Sequence[int]) -> np.ndarray | None:
+        """See TensorPlace."""
+        self._given = _array(self.window, dtype, shape)
+        return self._given
+
+    def problem(self) -> InvalidRequest | None:
+        """Why what was written may not be there; None where it is, or nothing was."""
+        return _cut_off(self.window) if self._given is not None else None
+
+
+def _array(window: Window, dtype: np.dtype, shape: Sequence[int]) -> np.ndarray | None:
+    view = window.view()
+    size = math.prod(shape) * dtype.itemsize
+    if view is None or not 0 < size <= window.size:
+        return None
+    return view[:size].view(dtype).reshape(shape)
+
+
+def _cut_off(window: Window) -> InvalidRequest | None:
+    try:
+        window.check_view()
+    except InvalidRequest as error:
+        return error
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -13,9 +14,21 @@ import pytest
 from tests.support.shared_object import SharedObject
 from trtserve_engines.staging import gather
 from trtserve_server.errors import InvalidRequest, RegionExists, RegionLimit, RegionNotFound
+from trtserve_server.shared_memory import sigbus_guard
 from trtserve_server.shared_memory.regions import Regions, Window
 from trtserve_server.shared_memory.system import SystemRegion, open_system_region
-from trtserve_server.shared_memory.tensor import SharedTensor
+from trtserve_server.shared_memory.tensor import SharedPlace, SharedTensor
+
+
+@pytest.fixture(autouse=True, params=["mapped", "copied"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Everything holds where regions are mapped, and where that cannot be guarded."""
+    way: str = request.param
+    if way == "copied":
+        monkeypatch.setattr(sigbus_guard, "MACHINES", ("another",))
+    elif reason := sigbus_guard.why_not():
+        pytest.skip(reason)
+    return way
 
 
 @pytest.fixture
@@ -43,7 +56,7 @@ def descriptors(path: str) -> int:
 
 def test_what_was_written_is_read(shared: SharedObject) -> None:
     region = opened(shared, offset=10, byte_size=50)
-    region.write(5, b"abc")
+    region.write(5, memoryview(b"abc"))
     assert shared.memory[15:18] == b"abc"
     shared.memory[20:24] = b"wxyz"
     target = bytearray(4)
@@ -130,14 +143,14 @@ def test_writing_to_what_was_cut_off_is_an_error_and_does_not_make_it_longer(sha
     region = opened(shared)
     shared.truncate(50)
     with pytest.raises(InvalidRequest, match="has shrunk"):
-        region.write(40, bytes(20))
+        region.write(40, memoryview(bytes(20)))
     assert os.stat(shared.path).st_size == 50
 
 
 def test_a_region_outlives_the_name_of_its_object(shared: SharedObject) -> None:
     region = opened(shared)
     os.unlink(shared.path)
-    region.write(0, b"abc")
+    region.write(0, memoryview(b"abc"))
     assert shared.memory[:3] == b"abc"
 
 
@@ -181,8 +194,8 @@ def test_a_window_must_lie_inside_its_region(shared: SharedObject, offset: int, 
 def test_nothing_is_written_behind_a_window(shared: SharedObject) -> None:
     window = Window(opened(shared), 10, 4)
     with pytest.raises(InvalidRequest, match="5 bytes are to be written to the 4 .* of at least 5"):
-        window.write(bytes(5))
-    window.write(b"abcd")
+        window.put(bytes(5))
+    window.put(b"abcd")
     assert shared.memory[9:15] == b"\0abcd\0"
 
 
@@ -192,7 +205,7 @@ def test_the_descriptor_is_closed_when_nothing_uses_the_region_any_more(shared: 
     window = regions.window("r", 0, 4)
     regions.remove("r", SystemRegion)
     assert descriptors(shared.path) == 1
-    window.write(b"abcd")
+    window.put(b"abcd")
     del window
     assert descriptors(shared.path) == 0
 
@@ -205,7 +218,7 @@ def test_a_tensor_is_read_to_where_the_engine_wants_it(shared: SharedObject) -> 
     gather(staged, [{"x": array[:1]}, {"x": tensor}, {"x": array[1:]}], "x")
     np.testing.assert_array_equal(staged, [[0, 1, 2], [0, 1, 2], [3, 4, 5], [3, 4, 5]])
     np.testing.assert_array_equal(np.asarray(tensor), array)
-    assert (len(tensor), tensor.error) == (2, None)
+    assert (len(tensor), tensor.problem()) == (2, None)
 
 
 def test_a_tensor_that_cannot_be_read_is_zeros_and_says_why_while_the_rows_beside_it_are_read(
@@ -217,7 +230,7 @@ def test_a_tensor_that_cannot_be_read_is_zeros_and_says_why_while_the_rows_besid
     staged = np.full((3, 3), -1, np.float32)
     gather(staged, [{"x": tensor}, {"x": array[1:]}], "x")
     np.testing.assert_array_equal(staged, [[0, 0, 0], [0, 0, 0], [3, 4, 5]])
-    assert "has shrunk" in str(tensor.error)
+    assert "has shrunk" in str(tensor.problem())
 
 
 def test_a_scalar_and_an_empty_tensor_are_read(shared: SharedObject) -> None:
@@ -227,3 +240,105 @@ def test_a_scalar_and_an_empty_tensor_are_read(shared: SharedObject) -> None:
     empty = SharedTensor(Window(region, 0, 0), np.dtype(np.float32), (0, 3))
     assert np.asarray(scalar) == 7.0
     assert np.asarray(empty).shape == (0, 3)
+
+
+def test_a_region_says_why_it_is_not_mapped(shared: SharedObject, way: str) -> None:
+    assert (
+        opened(shared).why_copied
+        == {
+            "mapped": "",
+            "copied": "memory can be guarded on Linux on another only",
+        }[way]
+    )
+
+
+def test_windows_overlap_where_a_byte_lies_in_both(shared: SharedObject) -> None:
+    one = Window(opened(shared, 10, 50), 0, 20)  # bytes 10 to 30 of the object
+    other_region = opened(shared, 0, 100, "s")
+    assert [one.overlaps(Window(other_region, *place)) for place in [(0, 10), (0, 11), (29, 1), (30, 1)]] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+    other = SharedObject(100)
+    assert not one.overlaps(Window(opened(other), 10, 20))
+    other.close()
+
+
+def test_a_tensor_lies_where_its_region_is_mapped(shared: SharedObject, way: str) -> None:
+    tensor = SharedTensor(Window(opened(shared, 4, 60), 12, 24), np.dtype(np.float32), (2, 3))
+    array = tensor.in_place()
+    if way == "copied":
+        assert array is None
+        return
+    assert array is not None
+    assert (array.dtype, array.shape) == (np.float32, (2, 3))
+    shared.put(np.arange(6, dtype=np.float32), 16)
+    assert array.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert tensor.problem() is None
+    shared.truncate(50)
+    assert tensor.problem() is None  # its bytes are all there
+    shared.truncate(39)
+    assert "its object has 39 bytes now" in str(tensor.problem())
+    assert tensor.in_place() is None
+
+
+def test_a_place_is_where_its_region_is_mapped_and_has_room(shared: SharedObject, way: str) -> None:
+    place = SharedPlace(Window(opened(shared), 16, 20))
+    assert place.array(np.dtype(np.float32), (2, 3)) is None
+    array = place.array(np.dtype(np.float32), (1, 5))
+    shared.truncate(20)
+    if way == "copied":
+        assert array is None and place.problem() is None
+        return
+    assert array is not None
+    array[...] = 7  # to where nothing is any more, but in the object's last page
+    assert "has shrunk" in str(place.problem())
+    assert os.stat(shared.path).st_size == 20
+
+
+def test_memory_that_was_away_while_it_was_used_is_known_and_copied_from_then_on(way: str) -> None:
+    shared = SharedObject(3 * mmap.PAGESIZE)
+    region = opened(shared, 0, shared.size)
+    first, last = (SharedTensor(Window(region, number * mmap.PAGESIZE, 4), np.dtype(np.int32), ()) for number in (0, 2))
+    arrays = [tensor.in_place() for tensor in (first, last)]
+    shared.truncate(mmap.PAGESIZE)
+    assert [array.tolist() for array in arrays if array is not None] == ([0, 0] if way == "mapped" else [])
+    shared.truncate(shared.size)
+    assert first.problem() is None
+    if way == "mapped":
+        assert "was cut off while the request used it" in str(last.problem())
+    shared.put(np.array(7, np.int32), 2 * mmap.PAGESIZE)
+    again = SharedTensor(last.window, last.dtype, last.shape)
+    assert again.in_place() is None
+    assert np.asarray(again) == 7
+    assert again.problem() is None
+    shared.close()
+
+
+def test_what_was_made_in_its_window_is_not_written_again_and_checked(shared: SharedObject, way: str) -> None:
+    window = Window(opened(shared), 16, 20)
+    view = window.view()
+    if view is None:
+        assert way == "copied"
+        return
+    view[:4] = 7
+    shared.memory[17] = 8
+    window.put(view[:4].data)
+    assert shared.memory[16:20] == bytes([7, 8, 7, 7])
+    shared.truncate(10)
+    with pytest.raises(InvalidRequest, match="has shrunk"):
+        window.put(view[:4].data)
+
+
+def test_a_file_of_more_than_there_are_addresses_for_is_copied(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    monkeypatch.setattr(sigbus_guard, "MOST_BYTES", 3 * mmap.PAGESIZE)
+    shared = SharedObject(2 * mmap.PAGESIZE)
+    kept = [opened(shared, 0, shared.size, name) for name in "12"]
+    assert [not region.why_copied for region in kept] == [way == "mapped", False]
+    shared.memory[5] = 9
+    target = bytearray(1)
+    kept[1].read(5, memoryview(target))
+    assert target == bytes([9])
+    shared.close()
