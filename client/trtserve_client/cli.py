@@ -18,7 +18,7 @@ from trtserve_client.channel import ChannelOptions, TlsOptions
 from trtserve_client.client import Client
 from trtserve_client.errors import BadResponse, ClientError, ServerError, Unavailable, Unimplemented
 from trtserve_client.images import array_from_image
-from trtserve_protos import timing
+from trtserve_protos import wishes
 
 _DEFAULT_URL = "127.0.0.1:8001"
 _TOP_OF_AN_IMAGE = 3
@@ -88,7 +88,7 @@ def _infer(client: Client, arguments: argparse.Namespace) -> int:
     classified = cli_inputs.classified_outputs(arguments.output, top, model)
     parameters = cli_inputs.parameters_from_words(arguments.parameter)
     if arguments.timing:
-        parameters = {**parameters, timing.ASK: True}
+        parameters = {**parameters, wishes.TIMING: True}
     result = client.infer(
         arguments.name,
         inputs,

@@ -41,7 +41,7 @@ class Result(Mapping[str, np.ndarray]):
     def timing(self) -> Timing | None:
         """Where the server's time went; None where the request did not ask for it, or the server does not say.
 
-        To ask: parameters={"trtserve-timing": True} on a request, metadata={"trtserve-timing": "true"} on a call.
+        To ask: parameters={"trtserve_timing": True} on a request, metadata={"trtserve-timing": "true"} on a call.
         """
         return timing.from_parameters(self.parameters)
 

@@ -67,6 +67,8 @@ class OnnxRuntimeOptions:
     memory_pattern: bool = option(True, "plan memory once per input shape")
     spinning: bool = option(False, "idle threads spin for work: faster on cores of their own, wasteful on shared ones")
 
+    tf32: bool = option(True, "on a GPU, FP32 matrix products may use TensorFloat-32 (10 bits of mantissa)")
+
     def __post_init__(self) -> None:
         check_choices(self)
         check_at_least(self, 0, "intra_op_threads", "inter_op_threads")

@@ -113,8 +113,10 @@ class OnnxRuntimeContext:
                 gather(staged, parts, name)
         binding.free_outputs()
         gathered = perf_counter_ns()
-        with _Execution():
+        try:
             self._sessions[threads].run_with_iobinding(binding.io)
+        except Exception as error:
+            raise _failed(error) from error
         ran = perf_counter_ns()
         outputs = binding.copy_outputs(self._signature.outputs, in_place.outputs)
         return BatchResult(outputs, gathered - start, ran - gathered, perf_counter_ns() - ran)
@@ -128,8 +130,10 @@ class OnnxRuntimeContext:
             feeds[spec.name] = _decoded(array) if spec.dtype.kind == "O" else array
         gathered = perf_counter_ns()
         names = [spec.name for spec in self._signature.outputs]
-        with _Execution():
+        try:
             outputs = dict(zip(names, self._sessions[threads].run(names, feeds), strict=True))
+        except Exception as error:
+            raise _failed(error) from error
         return BatchResult(outputs, gathered - start, perf_counter_ns() - gathered, 0)
 
     def _in_place(self, parts: Sequence[Arrays], shapes: Shapes) -> InPlace:
@@ -210,15 +214,9 @@ class _Binding:
         return arrays
 
 
-class _Execution:
-    """Turns what ONNX Runtime raises, which has no common base class, into ExecutionError."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, Exception):
-            raise ExecutionError(f"ONNX Runtime failed to run the model: {one_line(error)}") from error
+def _failed(error: Exception) -> ExecutionError:
+    """What a run raises in place of ONNX Runtime's own exceptions, which have no common base class."""
+    return ExecutionError(f"ONNX Runtime failed to run the model: {one_line(error)}")
 
 
 def _staged(

@@ -1,17 +1,16 @@
-"""The timing that a response carries when its caller asks for it: what asks, and the names of its parameters."""
+"""The timing that a response carries when its caller asks for it (wishes.py), and the names of its parameters."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from trtserve_protos.wishes import TIMING
+
 if TYPE_CHECKING:
     from trtserve_protos.oip import InferParameter
 
-ASK = "trtserve-timing"
-"""The request parameter (true) and the metadata key ("true") that ask for it."""
-
-_PREFIX = "trtserve-timing-"
+_PREFIX = f"{TIMING}_"
 
 
 class Timing(NamedTuple):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 import grpc
 import grpc.aio
@@ -49,7 +47,11 @@ from trtserve_server.tracing import Tracer
 log = logging.getLogger(__name__)
 
 _MAX_PENDING = 1_000_000
+_BUILDS = 16  # models that build an engine or wait to; of those for one GPU one builds
 """Calls that gRPC holds until the event loop takes them."""
+
+_LAST_WORDS_S = 1.0
+"""For calls that are no inference, such as of statistics, once everything that was accepted is answered."""
 
 
 class App:
@@ -70,7 +72,7 @@ class App:
         self._executors = (
             ThreadPoolExecutor(config.load_threads, "load"),
             ThreadPoolExecutor(1, "repository"),
-            ThreadPoolExecutor(1, "build"),
+            ThreadPoolExecutor(_BUILDS, "build"),
         )
         self.registry = Registry(config, host, *self._executors)
         self.registry.on_change = self._publish_health
@@ -97,7 +99,7 @@ class App:
                 **shared_memory_calls(self._shared_memory),
             },
         )
-        self._rows = RowInferenceService(self.codec, self._intake, config.stream_window)
+        self._rows = RowInferenceService(self.codec, self._intake, host.budget, config.stream_window)
         self._serving = False
         self._metrics: MetricsServer | None = None
         self._loop_statistics = LoopStatistics()
@@ -147,29 +149,26 @@ class App:
 
     async def stop(self, drain_timeout_s: float) -> bool:
         """Says that it is about to go, takes calls for `shutdown_delay_s` more, then refuses what is new, answers what
-        was accepted within the time, and ends everything; False if some was lost.
+        was accepted within the time, and ends everything; False if some was lost. What a peer has not sent whole was
+        not accepted, and nobody waits for it.
         """
         self._serving = False
         self._publish_health()
         await asyncio.sleep(self.config.shutdown_delay_s)
-        end = time.monotonic() + drain_timeout_s
         self._health.end()
         self._reflection.end()
         self.control.stop()
         self._repository.end()
         self._intake.close()
         self._oip.end_streams()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._intake.empty(), drain_timeout_s)
+        answered = await self._intake.empty(drain_timeout_s)
         # gRPC itself would cancel what comes in while it stops, and the caller could not tell why.
         await self._intake.quiet(min(self.config.shutdown_quiet_s, drain_timeout_s))
-        drained = asyncio.Event()
-        self.registry.drain(drained.set)
-        # Once only: gRPC crashes where one stop outlives another.
-        await self._server.stop(max(0.0, end - time.monotonic()))
-        in_time = time.monotonic() < end or drain_timeout_s == 0
+        self.registry.drain(lambda: None)
+        # Once only: gRPC crashes where one stop outlives another. It waits for peers that say nothing, too.
+        await self._server.stop(_LAST_WORDS_S if answered else 0)
         await self.close()
-        return in_time and drained.is_set()
+        return answered
 
     async def close(self) -> None:
         """Ends everything at once: what still runs gets no answer."""

@@ -128,7 +128,7 @@ class ServerConfig:
     run_timeout_s: float = option(
         300.0, "run_timeout_s of models whose configuration does not say, in seconds; 0 = never"
     )
-    max_running: int = option(0, "batches that run at once on one device, over all models; 0 = any number")
+    max_running: int = option(0, "instances that run at once on one device, over all models; 0 = any number")
     inline_run_limit_us: int = option(
         100, "models on the CPU whose largest batch runs faster than this get no thread, in microseconds; 0 = never"
     )

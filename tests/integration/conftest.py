@@ -67,7 +67,10 @@ Script = Callable[..., Scripted]
 
 @pytest.fixture
 def script(serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Script]:
-    """Starts servers with a scripted engine, and real ones for the files `beside`. The test's end opens their gates."""
+    """Starts servers with a scripted engine, and real ones for the files `beside`. The test's end opens their gates.
+
+    `config` is a config.pbtxt of the scripted model's, where it is to have one.
+    """
     gates = []
 
     def start(
@@ -75,14 +78,19 @@ def script(serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_
         compute: Compute = y_is_x,
         failure: Callable[[int], Exception | None] = lambda number: None,
         beside: Sequence[str] = (),
+        config: str = "",
         **options: Any,
     ) -> Scripted:
-        path = make_models.save(proto or make_models.identity(), tmp_path / "m.onnx")
+        path = tmp_path / "repository" / "m" / "1" / "m.onnx" if config else tmp_path / "m.onnx"
+        make_models.save(proto or make_models.identity(), path)
+        if config:
+            path.parents[1].joinpath("config.pbtxt").write_text(f'default_model_filename: "m.onnx"\n{config}')
+            options["model_repository"] = (str(path.parents[2]),)
         engines = GatedEngines(compute, failure)
         gates.append(engines.gate)
         monkeypatch.setattr(loader, "open_engine", engines)
         # A thread for the instance, because a batch that is held on the server's own would hold the server.
-        server = serve(model=(str(path), *beside), **{"inline_run_limit_us": 0, **options})
+        server = serve(model=(*beside,) if config else (str(path), *beside), **{"inline_run_limit_us": 0, **options})
         return Scripted(server, connect(server), engines)
 
     yield start

@@ -13,6 +13,7 @@ from tests.models import make_models
 from tests.support.oip_client import Client, infer_request
 from tests.support.running_server import RunningServer
 from tests.support.shared_object import SharedObject
+from trtserve_protos import oip, row_inference
 
 ONES = np.ones((1, 4), np.float32)
 
@@ -66,6 +67,26 @@ def test_a_request_can_go_past_the_cache(client: Client, value: bool | str) -> N
     assert hits(client) == (0, 0, 2)
     error = client.error("ModelInfer", infer_request("kept", {"x": ONES}, parameters={"trtserve_cache": "maybe"}))
     assert "'trtserve_cache' is 'maybe'; wanted is true or false" in error.details()
+
+
+def test_a_call_can_go_past_the_cache_with_all_its_requests(client: Client) -> None:
+    metadata = [("trtserve-cache", "false")]
+    message = infer_request("kept", {"x": ONES})
+    method = oip.METHODS["ModelInfer"]
+    infer = client.channel.unary_unary(
+        method.path, lambda each: each.SerializeToString(), method.response_class.FromString
+    )
+    infer(message, metadata=metadata, timeout=20)
+    assert len(list(client.stream([message, message], metadata=metadata))) == 2
+    rows = row_inference.METHODS["InferRows"]
+    infer_rows = client.channel.unary_stream(
+        rows.path, lambda each: each.SerializeToString(), rows.response_class.FromString
+    )
+    assert len(list(infer_rows(rows.request_class(batch=message), metadata=metadata, timeout=20))) == 1
+    assert hits(client)[:2] == (0, 0)
+    for _ in range(2):
+        client.infer(message)
+    assert hits(client)[:2] == (1, 1)
 
 
 def test_models_that_do_not_ask_for_it_have_no_cache(client: Client) -> None:

@@ -175,10 +175,10 @@ def test_a_request_whose_timeout_passes_while_it_waits_is_refused_and_never_run(
     running = m.client.future(request(0))
     m.gate.batch()
     patient = m.client.future(request(1))
-    error = m.client.error("ModelInfer", request(2, timeout=1000))
+    error = m.client.error("ModelInfer", request(2, timeout=50_000))
     assert (error.code(), error.details()) == (
         EXPIRED,
-        "the request's timeout of 1 ms passed while it waited in the queue",
+        "the request's timeout of 50 ms passed while it waited in the queue",
     )
     m.gate.open()
     assert (number_of(running), number_of(patient)) == (0, 1)
@@ -203,10 +203,10 @@ def test_the_earlier_of_timeout_and_deadline_holds(script: Script) -> None:
     running = m.client.future(request(0))
     m.gate.batch()
     assert m.client.future(request(1, timeout=60_000_000), timeout=0.05).code() is EXPIRED
-    error = m.client.error("ModelInfer", request(2, timeout=1000))
+    error = m.client.error("ModelInfer", request(2, timeout=50_000))
     assert (error.code(), error.details()) == (
         EXPIRED,
-        "the request's timeout of 1 ms passed while it waited in the queue",
+        "the request's timeout of 50 ms passed while it waited in the queue",
     )
     m.gate.open()
     assert number_of(running) == 0

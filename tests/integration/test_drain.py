@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
+from queue import SimpleQueue
 from time import monotonic
 from typing import Any
 
@@ -16,9 +19,11 @@ import numpy as np
 import pytest
 
 from tests.models import make_models
+from tests.support import half_http2
 from tests.support.oip_client import Client, arrays_of, infer_request
 from tests.support.server_process import ServerProcess
-from trtserve_protos import oip
+from tests.support.shared_object import SharedObject
+from trtserve_protos import oip, row_inference
 
 Connect = Callable[..., Client]
 
@@ -151,6 +156,68 @@ def test_under_full_load_none_of_10_000_requests_is_lost(start: Callable[..., Se
     assert server.wait() == 0
     assert "drained; stopped" in server.log
     assert "Traceback" not in server.log
+
+
+def test_every_kind_of_call_that_is_open_is_answered_to_its_end(script: Callable[..., Any], connect: Connect) -> None:
+    m = script(default_max_batch_size=1, allow_client_shared_memory=True)
+    ones = np.ones((1, 4), np.float32)
+    memory = SharedObject(32)
+    m.client.call("SystemSharedMemoryRegister", name="r", key=memory.key, byte_size=32)
+    memory.put(ones)
+    shared = infer_request("m", {"x": ones})
+    del shared.raw_input_contents[:]
+    for tensor, offset in ((shared.inputs[0], 0), (shared.outputs.add(name="y"), 16)):
+        tensor.parameters["shared_memory_region"].string_param = "r"
+        tensor.parameters["shared_memory_byte_size"].int64_param = 16
+        tensor.parameters["shared_memory_offset"].int64_param = offset
+    half_closed: SimpleQueue[Any] = SimpleQueue()
+    m.gate.shut()
+    try:
+        unary = m.client.future(infer_request("m", {"x": ones}))
+        m.gate.batch()
+        by_memory = m.client.future(shared)
+        whole = m.client.stream([infer_request("m", {"x": ones})] * 5)
+        open_end = m.client.stream(iter(half_closed.get, None))
+        for _ in range(3):
+            half_closed.put(infer_request("m", {"x": ones}))
+        rows_method = row_inference.METHODS["InferRows"]
+        infer_rows = m.client.channel.unary_stream(
+            rows_method.path, lambda each: each.SerializeToString(), rows_method.response_class.FromString
+        )
+        batch = infer_request("m", {"x": np.ones((40, 4), np.float32)})
+        rows = infer_rows(rows_method.request_class(batch=batch, window=2), timeout=60)
+        m.wait_for_queue(1 + 5 + 3 + 2)
+        with ThreadPoolExecutor() as pool:
+            stopping = pool.submit(m.server.stop, 60)
+            m.server.wait_until(lambda: m.server.app._intake.closed)
+            assert connect(m.server).error("ModelInfer", infer_request("m", {"x": ones})).code() is UNAVAILABLE
+            assert not stopping.done()
+            m.gate.open()
+            np.testing.assert_array_equal(arrays_of(unary.result(60))["y"], ones)
+            by_memory.result(60)
+            np.testing.assert_array_equal(memory.get(np.float32, (4,), 16), ones[0])
+            assert [answer.error_message for answer in whole] == [""] * 5
+            assert [next(open_end).error_message for _ in range(3)] == [""] * 3
+            with pytest.raises(grpc.RpcError) as ended:
+                next(open_end)
+            assert ended.value.code() is UNAVAILABLE
+            assert sum(answer.row_count for answer in rows) == 40
+            assert stopping.result(60)
+    finally:
+        half_closed.put(None)
+        memory.close()
+
+
+def test_peers_that_never_say_all_leave_the_exit_code_0(start: Callable[..., ServerProcess], connect: Connect) -> None:
+    server = start("--drain-timeout-s=3600")
+    path, data = oip.METHODS["ModelInfer"].path, message(1)
+    with ExitStack() as peers:
+        for said in (b"", half_http2.PREFACE, half_http2.begun_call(path, len(data), data[:-1])):
+            peers.enter_context(half_http2.connection(server.url)).sendall(said)
+        connect(server.url).infer(infer_request("double", {"x": np.ones((1, 4), np.float32)}))
+        server.signal()
+        assert server.wait() == 0
+    assert "drained; stopped" in server.log
 
 
 def test_calls_are_taken_for_the_shutdown_delay_although_health_says_not_serving(

@@ -102,6 +102,21 @@ def test_an_ensemble_takes_a_batch_in_pieces(serve: Any, repository: Path) -> No
     assert len(pieces) == 13
 
 
+def test_a_batch_in_pieces_counts_once_among_the_memory_in_flight(serve: Any, repository: Path) -> None:
+    server = serve(model_repository=(str(repository),), max_inflight_bytes=100)
+    with trtserve_client.Client(server.url) as client:
+        pieces = list(client.infer_rows("five", {"image": np.ones((100, 4), np.float32)}))
+    assert sum(len(each.rows) for each in pieces) == 100
+
+
+def test_steps_side_by_side_are_not_refused_because_of_each_others_memory(
+    serve: Any, connect: Any, repository: Path
+) -> None:
+    client = connect(serve(model_repository=(str(repository),), max_inflight_bytes=100, inline_run_limit_us=0))
+    x = np.ones((8, 4), np.float32)  # 128 bytes: alone it may pass the limit
+    np.testing.assert_array_equal(client.infer(infer_request("five", {"image": x}))["both"], 5 * x)
+
+
 def test_an_ensemble_says_what_it_is(start: Callable[..., Client]) -> None:
     client = start()
     assert client.states() == dict.fromkeys(("double", "five", "six", "sum", "triple"), ("READY", ""))

@@ -9,6 +9,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -21,7 +22,7 @@ from tests.models import make_models
 from tests.support import half_http2
 from tests.support.oip_client import WAIT_S, Client, infer_request
 from tests.support.running_server import RunningServer
-from trtserve_protos import oip
+from trtserve_protos import oip, row_inference
 
 Serve = Callable[..., RunningServer]
 Connect = Callable[..., Client]
@@ -63,12 +64,71 @@ def test_a_client_that_sends_half_a_message_and_stalls_holds_up_nobody(
     assert double.stop()
 
 
-def test_a_client_that_stalls_does_not_keep_the_server_from_stopping(double: RunningServer) -> None:
-    data = request().SerializeToString()
+ROWS = row_inference.METHODS["InferRows"].path
+METADATA = oip.METHODS["ModelMetadata"].path
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(half_http2.PREFACE[:10], id="half a preface"),
+        pytest.param(half_http2.PREFACE, id="a preface"),
+        *(pytest.param(half_http2.begun_call(path, 100, b"half"), id=path) for path in (INFER, STREAM, ROWS, METADATA)),
+        pytest.param(half_http2.begun_call("/no/such", 100, b"half"), id="an unknown call"),
+    ],
+)
+def test_who_has_not_sent_a_message_whole_does_not_hold_up_the_stop(
+    double: RunningServer, connect: Connect, said: bytes
+) -> None:
+    client = connect(double)
     with half_http2.connection(double.url) as stalled:
-        stalled.sendall(half_http2.begun_call(INFER, len(data), data[:-1]))
-        assert stalled.recv(1)
-        double.stop(drain_timeout_s=0.2)
+        stalled.sendall(said)
+        assert serves(client)
+        begun = time.monotonic()
+        assert double.stop(drain_timeout_s=3600)
+        assert time.monotonic() - begun < 60
+
+
+def test_an_answer_on_its_way_to_a_slow_reader_is_waited_for(serve: Serve, tmp_path: Path) -> None:
+    file = make_models.save(make_models.linear(features=1, classes=2**20), tmp_path / "wide.onnx")
+    server = serve(model=(str(file),))
+    data = infer_request("wide", {"x": np.ones((1, 1), np.float32)}).SerializeToString()
+    with ThreadPoolExecutor() as pool, half_http2.connection(server.url) as slow:
+        slow.sendall(half_http2.begun_call(INFER, len(data), data) + half_http2.end_of_call())
+        statistics = server.app.registry.find("wide").statistics
+        server.wait_until(lambda: statistics.requests.count == 1)
+        stopping = pool.submit(server.stop, 60)
+        server.wait_until(lambda: not server.app.ready)
+        read = len(slow.recv(1 << 16))
+        assert not stopping.done()
+        slow.sendall(half_http2.more_room(1 << 23))
+        while read < 4 * 2**20:
+            read += len(slow.recv(1 << 16))
+        assert stopping.result(60)
+
+
+def test_a_run_whose_callers_are_gone_does_not_hold_up_the_stop(script: Script) -> None:
+    m = script()
+    m.gate.shut()
+    gone = m.client.future(request("m"))
+    m.gate.batch()
+    gone.cancel()
+    m.wait_for_failures(1)
+    begun = time.monotonic()
+    assert m.server.stop(drain_timeout_s=3600)
+    assert time.monotonic() - begun < 60
+
+
+def test_a_caller_who_never_reads_is_given_the_drain_time_and_is_told_to_be_lost(serve: Serve, tmp_path: Path) -> None:
+    file = make_models.save(make_models.linear(features=1, classes=2**20), tmp_path / "wide.onnx")
+    server = serve(model=(str(file),))
+    data = infer_request("wide", {"x": np.ones((1, 1), np.float32)}).SerializeToString()
+    with half_http2.connection(server.url) as deaf:
+        deaf.sendall(half_http2.begun_call(INFER, len(data), data) + half_http2.end_of_call())
+        statistics = server.app.registry.find("wide").statistics
+        server.wait_until(lambda: statistics.requests.count == 1)
+        assert not server.stop(drain_timeout_s=0.2)
 
 
 def test_a_thousand_connections_opened_and_dropped_leave_nothing_behind(

@@ -127,7 +127,7 @@ def test_calls_that_pile_up_while_the_loop_is_busy_are_all_answered(script: Scri
     assert all(number_of(future) == number for number, future in futures)
 
 
-def test_a_level_with_a_bound_refuses_alone(serve: Callable[..., Any], connect: Any, tmp_path: Path) -> None:
+def test_levels_can_be_configured_and_read_back(serve: Callable[..., Any], connect: Any, tmp_path: Path) -> None:
     make_models.save(make_models.identity(), tmp_path / "m" / "1" / "model.onnx")
     (tmp_path / "m" / "model.toml").write_text(
         "levels = [{ level = 2, max_queue_size = 1, default_timeout_us = 500, timeout_action = 'delay' }]\n"
@@ -174,6 +174,34 @@ def test_a_run_that_hangs_fails_alone_and_its_instance_is_replaced(script: Scrip
     m.gate.open()
     assert number_of(waiting) == 2
     assert number_of(m.client.future(request(3))) == 3
+
+
+@pytest.mark.parametrize("max_running", [0, 1])
+def test_a_hanging_instance_is_replaced_while_the_queue_is_full_and_another_model_waits(
+    script: Script, tmp_path: Path, max_running: int
+) -> None:
+    other = make_models.save(make_models.scale(2.0), tmp_path / "double.onnx")
+    m = script(
+        beside=[str(other)],
+        default_max_batch_size=1,
+        run_timeout_s=1.0,
+        max_running=max_running,
+        batching=BatchConfig(max_queue_size=3),
+    )
+    m.gate.shut()
+    hanging = m.client.future(request(1))
+    held = m.gate.batch()
+    waiting = [m.client.future(request(number)) for number in (2, 3, 4)]
+    m.wait_for_queue(3)
+    beside = m.client.future(request(5, model="double"))
+    assert m.client.error("ModelInfer", request(9)).code() is UNAVAILABLE
+    m.gate.let_pass()
+    assert hanging.code() is grpc.StatusCode.INTERNAL
+    assert [number_of(future) for future in waiting] == [2, 3, 4]
+    assert number_of(beside) == 10
+    held.release()  # what the lost instance brings after all is nobody's
+    assert number_of(m.client.future(request(6))) == 6
+    m.wait_for_failures(2)
 
 
 def test_a_model_all_of_whose_instances_hang_again_and_again_is_unavailable_and_says_why(script: Script) -> None:

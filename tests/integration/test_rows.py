@@ -18,11 +18,12 @@ import trtserve_client
 from tests.models import make_models
 from tests.support.oip_client import Client, arrays_of, infer_request, texts
 from tests.support.running_server import RunningServer
+from tests.support.shared_object import SharedObject
 from tests.support.slow_caller import SlowCaller
 from trtserve_client import aio
 from trtserve_protos import row_inference
 from trtserve_protos.oip import ModelInferRequest
-from trtserve_protos.timing import ASK
+from trtserve_protos.wishes import TIMING, metadata_key
 from trtserve_server.config import TraceConfig
 from trtserve_server.rpc.rows import RowCall
 
@@ -86,10 +87,10 @@ def test_the_caller_chooses_the_rows_of_an_answer(double: RunningServer, connect
 
 
 def test_a_batch_smaller_than_an_answer_is_one_answer(double: RunningServer, connect: Connect) -> None:
-    (answer,) = infer_rows(connect(double), batch(3, "double", id="mine"), metadata=[(ASK, "true")])
+    (answer,) = infer_rows(connect(double), batch(3, "double", id="mine"), metadata=[(metadata_key(TIMING), "true")])
     assert ranges([answer], 2) == [(0, 3)]
     assert (answer.response.id, answer.response.model_name) == ("mine", "double")
-    assert answer.response.parameters[f"{ASK}-batch_rows"].int64_param == 3
+    assert answer.response.parameters[f"{TIMING}_batch_rows"].int64_param == 3
 
 
 def test_strings_are_cut_like_all_else(serve: Serve, connect: Connect, tmp_path: Path) -> None:
@@ -128,6 +129,56 @@ def test_no_more_pieces_are_under_way_than_the_window_holds(script: Script) -> N
     assert m.waiting == 2
     m.gate.open()
     assert sorted(ranges(answers)) == [(row, 1) for row in range(10)]
+
+
+@pytest.mark.parametrize("levels", ["", "levels = [{ level = 1, max_queue_size = 1 }]\n"])
+def test_the_pieces_of_a_batch_are_not_refused_because_of_each_other(
+    serve: Serve, connect: Connect, tmp_path: Path, levels: str
+) -> None:
+    make_models.save(make_models.scale(2.0), tmp_path / "double" / "1" / "model.onnx")
+    batching = "[batching]\nmax_queue_size = 2\npriority_levels = 2\n"
+    (tmp_path / "double" / "model.toml").write_text(f"max_batch_size = 1\n{levels}{batching}")
+    for inline_run_limit_us in (0, 1_000_000):
+        server = serve(model_repository=(str(tmp_path),), inline_run_limit_us=inline_run_limit_us)
+        assert len(ranges(infer_rows(connect(server), batch(50, "double")), 2)) == 50
+
+
+def test_a_batch_counts_whole_among_the_memory_in_flight(script: Script) -> None:
+    m = script(default_max_batch_size=1, max_inflight_bytes=5000)
+    m.gate.shut()
+    answers = infer_rows(m.client, batch(250), window=1)  # 4000 bytes
+    m.gate.batch()
+    for refused in (
+        m.client.future(infer_request("m", {"x": np.zeros((1, 400), np.float32)})),
+        infer_rows(m.client, batch(100)),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            refused.result() if isinstance(refused, grpc.Future) else list(refused)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "max_inflight_bytes = 5000" in caught.value.details()
+        assert "grpc-retry-pushback-ms" in dict(caught.value.trailing_metadata())
+    m.gate.open()
+    assert len(ranges(answers)) == 250
+    m.server.wait_until(lambda: m.server.app.registry._host.budget.held == 0)
+    assert len(ranges(infer_rows(m.client, batch(1000)))) == 1000  # alone it may pass the limit
+
+
+def test_pieces_of_a_batch_in_shared_memory_do_not_count_again(serve: Serve, connect: Connect, tmp_path: Path) -> None:
+    file = make_models.save(make_models.scale(2.0), tmp_path / "double.onnx")
+    server = serve(model=(str(file),), allow_client_shared_memory=True, max_inflight_bytes=1000)
+    client, memory = connect(server), SharedObject(1600)
+    try:
+        client.call("SystemSharedMemoryRegister", name="r", key=memory.key, byte_size=1600)
+        memory.put(numbered(100))
+        message = batch(100, "double")
+        del message.raw_input_contents[:]
+        message.inputs[0].parameters["shared_memory_region"].string_param = "r"
+        message.inputs[0].parameters["shared_memory_byte_size"].int64_param = 1600
+        answers = infer_rows(client, message, rows_per_answer=10)  # alone the batch may pass the limit
+        assert len(ranges(answers, 2)) == 10
+        server.wait_until(lambda: server.app.registry._host.budget.held == 0)
+    finally:
+        memory.close()
 
 
 def test_the_servers_window_is_the_most(script: Script) -> None:

@@ -407,6 +407,25 @@ def test_a_good_stream_is_the_same_where_errors_are_wanted_as_status(double: Cli
     assert stream.code() is grpc.StatusCode.OK
 
 
+def test_a_refusal_for_memory_is_an_answer_or_a_status_that_says_when_to_send_again(script: Script) -> None:
+    m = script(max_inflight_bytes=5000)
+    large = infer_request("m", {"x": np.zeros((1, 1000), np.float32)}, id="1")
+    m.gate.shut()
+    running = m.client.future(large)
+    m.gate.batch()
+    (answer,) = m.client.stream([large])
+    assert "max_inflight_bytes = 5000" in answer.error_message
+    stream = m.client.stream([large], metadata=[("triton_grpc_error", "true")])
+    with pytest.raises(grpc.RpcError) as caught:
+        next(stream)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert int(dict(caught.value.trailing_metadata())["grpc-retry-pushback-ms"]) >= 1
+    m.gate.open()
+    running.result(20)
+    (answer,) = m.client.stream([large])
+    assert answer.error_message == ""
+
+
 def test_an_error_wanted_as_status_cancels_what_is_in_flight(script: Script, sender: Sender) -> None:
     m = script()
     m.gate.shut()
@@ -436,11 +455,11 @@ def test_a_request_whose_timeout_passes_is_an_error_inside_the_stream(script: Sc
     held = m.client.future(request(0))
     m.gate.batch()
     late = request(1)
-    late.parameters["timeout"].int64_param = 1000
+    late.parameters["timeout"].int64_param = 50_000
     stream = m.client.stream([late, request(2)])
     answer = next(stream)
     assert answer.infer_response.id == "1"
-    assert answer.error_message == "the request's timeout of 1 ms passed while it waited in the queue"
+    assert answer.error_message == "the request's timeout of 50 ms passed while it waited in the queue"
     m.gate.open()
     assert numbers(stream) == [2]
     held.result()

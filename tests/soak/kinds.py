@@ -16,7 +16,7 @@ import numpy as np
 from tests.support.oip_client import arrays_of, infer_request, texts
 from tests.support.server_process import ServerProcess
 from trtserve_protos import health, oip, row_inference
-from trtserve_protos.timing import ASK
+from trtserve_protos.wishes import TIMING
 
 METHODS = {**oip.METHODS, **health.METHODS, **row_inference.METHODS}
 _UNLIMITED = [("grpc.max_receive_message_length", -1)]
@@ -75,8 +75,8 @@ class Kinds:
         assert arrays_of(response)["y"].tolist() == words.tolist()
 
     async def explained(self) -> None:
-        response = await self._double(parameters={ASK: True})
-        assert response.parameters[f"{ASK}-instance"].string_param == "double/1#0"
+        response = await self._double(parameters={TIMING: True})
+        assert response.parameters[f"{TIMING}_instance"].string_param == "double/1#0"
 
     async def classified(self) -> None:
         request = infer_request("double", {"x": np.array([[1, 4, 2, 3]], np.float32)}, outputs=["y"])

@@ -1,4 +1,4 @@
-"""HTTP/2 by hand, as far as a client needs it that begins a gRPC call and does not go on."""
+"""HTTP/2 by hand, as far as a client needs it that begins a gRPC call and does not go on, or goes on late."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import socket
 import struct
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, SETTINGS = 0, 1, 4
-_END_HEADERS = 4
+DATA, HEADERS, SETTINGS, WINDOW_UPDATE = 0, 1, 4, 8
+_END_STREAM, _END_HEADERS = 1, 4
 
 
 def connection(url: str) -> socket.socket:
@@ -20,6 +20,16 @@ def begun_call(path: str, size: int, data: bytes) -> bytes:
     """What begins a call and its first message, of which only `data` is there although `size` bytes are promised."""
     message = b"\0" + struct.pack(">I", size) + data
     return PREFACE + _frame(SETTINGS, 0, 0, b"") + _headers(path) + _frame(DATA, 0, 1, message)
+
+
+def end_of_call() -> bytes:
+    """Says that no further message of the call will come."""
+    return _frame(DATA, _END_STREAM, 1, b"")
+
+
+def more_room(size: int) -> bytes:
+    """Lets the peer send so many bytes more than the 65,535 that it may send unasked."""
+    return b"".join(_frame(WINDOW_UPDATE, 0, stream, struct.pack(">I", size)) for stream in (0, 1))
 
 
 def _headers(path: str) -> bytes:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from trtserve_engines.options import nearest
-from trtserve_engines.tensorrt.step import Step
+from trtserve_engines.step import Step
 from trtserve_server.errors import ModelNotFound, ModelNotReady, ServerStopping
 from trtserve_server.metrics import Build
 from trtserve_server.models.model import Model

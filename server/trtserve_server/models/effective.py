@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from trtserve_engines.errors import EngineError
 from trtserve_engines.options import as_mapping
 from trtserve_engines.signature import Signature, TensorSpec
-from trtserve_engines.tensorrt.step import Watch
+from trtserve_engines.step import Watch
 from trtserve_protos import dtypes
 from trtserve_server.config import InstanceGroupConfig, ModelConfig, ServerConfig, TensorConfig
 from trtserve_server.models.ensemble_graph import graph_of

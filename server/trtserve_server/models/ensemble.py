@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,16 +12,18 @@ import numpy as np
 from trtserve_engines.config import ConfigError
 from trtserve_engines.signature import Signature
 from trtserve_server.config import ModelConfig
-from trtserve_server.errors import RequestCancelled, RequestError, ServerStopping
-from trtserve_server.models.admission import batch_rows, check_inputs, request_rows
+from trtserve_server.errors import DeadlineExceeded, RequestCancelled, RequestError, ServerStopping
 from trtserve_server.models.effective import EffectiveConfig, completed_config
 from trtserve_server.models.ensemble_graph import Graph, batch_size_of, graph_of, signature_of
 from trtserve_server.models.ensemble_run import EnsembleRun, Find
+from trtserve_server.models.input_checks import batch_rows, check_inputs, request_rows
 from trtserve_server.models.labels import read_labels
 from trtserve_server.models.repository import ModelVersion
 from trtserve_server.models.response_cache import ModelCache, ResponseCache
 from trtserve_server.request import BatchKey, InferRequest, InferResponse, Outcome
+from trtserve_server.scheduling.admission import too_late
 from trtserve_server.scheduling.batch import resolve
+from trtserve_server.scheduling.pace import FRESH_S, Pace
 from trtserve_server.scheduling.reactor import Reactor
 from trtserve_server.statistics import ModelStatistics
 
@@ -84,6 +87,7 @@ class EnsembleModel:
         if cache is not None and self.config.response_cache:
             self._cache = ModelCache(cache, self.statistics, epoch=epoch)
         self._runs: dict[InferRequest, EnsembleRun] = {}
+        self._pace = Pace()
         self.preserve_ordering = self.config.batching.preserve_ordering
         self._holds = 0
         self._drained = False
@@ -147,8 +151,16 @@ class EnsembleModel:
             error = ServerStopping(f"model {self.name!r} takes no new requests: it is being stopped; send elsewhere")
             self._complete(request, error)
             return
+        if request.deadline != math.inf and (reason := self._refusal(request, now)):
+            self._complete(request, DeadlineExceeded(f"model {self.name!r}: {reason}"))
+            return
         run = self._runs[request] = EnsembleRun(self.name, self._graph, request, self._find, self._run_done)
         run.start(now)
+
+    def _refusal(self, request: InferRequest, now: float) -> str:
+        """Why a request cannot be answered in time. The waits are its steps' matter, what all of them take is ours."""
+        known = self._runs or now - self._pace.last <= FRESH_S
+        return too_late(now, request.deadline, math.inf, 0.0, self._pace.run_s(request.rows) if known else 0.0)
 
     def cancel(self, request: InferRequest) -> None:
         """See Model; every step under way is given up."""
@@ -185,6 +197,10 @@ class EnsembleModel:
 
     def _run_done(self, run: EnsembleRun, outcome: Outcome) -> None:
         del self._runs[run.request]
+        if isinstance(outcome, InferResponse):
+            timing = outcome.timing
+            # Its waits come first in the timing. Steps side by side may have waited for longer than all of it took.
+            self._pace.ran(timing.rows, min(timing.started, timing.ended), timing.ended, waiting=False)
         self._complete(run.request, outcome)
         self._check_drained()
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from trtserve_server.errors import RequestError
+from trtserve_server.config import StepConfig
+from trtserve_server.errors import Overloaded, RequestError
 from trtserve_server.models.ensemble_graph import Graph
 from trtserve_server.models.model import Model
 from trtserve_server.request import BatchTiming, InferRequest, InferResponse, Outcome, held_bytes
@@ -40,8 +41,9 @@ class EnsembleRun:
             {tensor for tensor in step.inputs.values() if tensor not in self._tensors} for step in graph.steps
         ]
         self._left = len(graph.steps)
+        self._counted: set[str] = set()
         self._running: dict[int, tuple[Model, InferRequest]] = {}
-        self._timings: list[BatchTiming] = []
+        self._answers: list[InferResponse] = []
         self._done = False
         self._due: deque[int] = deque()
         self._launching = False
@@ -70,7 +72,7 @@ class EnsembleRun:
         try:
             model = self._find(step.model, step.asked_version)
             inputs = {name: self._tensors[tensor] for name, tensor in step.inputs.items()}
-            request = self._step_request(inputs, partial(self._step_done, number))
+            request = self._step_request(inputs, partial(self._step_done, number), self._size_of(step))
             request.rows, request.batch_key = model.check(inputs)
         except RequestError as error:
             self._finish(self._at_step(number, error))
@@ -78,7 +80,15 @@ class EnsembleRun:
         self._running[number] = model, request
         model.submit((request,))
 
-    def _step_request(self, inputs: Mapping[str, Any], complete: Callable[[Outcome], None]) -> InferRequest:
+    def _size_of(self, step: StepConfig) -> int:
+        """The memory of what the step takes and none before it took; none for a piece of what is counted already."""
+        if not self.request.size_bytes:
+            return 0
+        fresh = set(step.inputs.values()) - self._counted
+        self._counted |= fresh
+        return held_bytes({tensor: self._tensors[tensor] for tensor in fresh})
+
+    def _step_request(self, inputs: Mapping[str, Any], complete: Callable[[Outcome], None], size: int) -> InferRequest:
         whole = self.request
         request = InferRequest(
             inputs,
@@ -87,7 +97,7 @@ class EnsembleRun:
             deadline=whole.deadline,
             priority=whole.priority,
             wait_limit_s=whole.wait_limit_s,
-            size_bytes=held_bytes(inputs),
+            size_bytes=size,
         )
         request.cached_outputs = None if whole.cached_outputs is None else ()
         return request
@@ -99,7 +109,7 @@ class EnsembleRun:
         if isinstance(outcome, RequestError):
             self._finish(self._at_step(number, outcome))
             return
-        self._timings.append(outcome.timing)
+        self._answers.append(outcome)
         self._now = max(self._now, outcome.timing.ended)
         self._left -= 1
         made = {tensor: outcome.outputs[name] for name, tensor in self._graph.steps[number].outputs.items()}
@@ -115,20 +125,23 @@ class EnsembleRun:
         self._launch_due()
 
     def _response(self) -> InferResponse:
-        timings = self._timings
+        """The outputs, and the phases of all steps in sum, as if all the waits had come first."""
+        arrived = self.request.arrived
+        timings = [answer.timing for answer in self._answers]
+        cut = arrived + sum(answer.batch_wait_s for answer in self._answers)
         timing = BatchTiming(
             self._name,
             self.request.rows,
-            idle_since=min(timing.idle_since for timing in timings),
-            cut=min(timing.cut for timing in timings),
-            started=min(timing.started for timing in timings),
+            idle_since=arrived,
+            cut=cut,
+            started=cut + sum(answer.queue_s for answer in self._answers),
             ended=self._now,
             input_ns=sum(timing.input_ns for timing in timings),
             compute_ns=sum(timing.compute_ns for timing in timings),
             output_ns=sum(timing.output_ns for timing in timings),
         )
         outputs = {name: self._tensors[name] for name in self._graph.outputs}
-        return InferResponse(outputs, self.request.arrived, timing)
+        return InferResponse(outputs, arrived, timing)
 
     def _finish(self, outcome: Outcome) -> None:
         if self._done:
@@ -141,4 +154,7 @@ class EnsembleRun:
         self._on_done(self, outcome)
 
     def _at_step(self, number: int, error: RequestError) -> RequestError:
-        return type(error)(f"ensemble {self._name!r}, {self._graph.shown(number)}: {error}")
+        named = type(error)(f"ensemble {self._name!r}, {self._graph.shown(number)}: {error}")
+        if isinstance(error, Overloaded) and isinstance(named, Overloaded):
+            named.retry_after_s = error.retry_after_s
+        return named

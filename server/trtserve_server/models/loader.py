@@ -19,9 +19,9 @@ from trtserve_engines.onnx_model import OnnxModel, read_onnx_model
 from trtserve_engines.open_engine import open_engine
 from trtserve_engines.script import ScriptConfig, engine_from_script
 from trtserve_engines.signature import Signature
+from trtserve_engines.step import Watch
 from trtserve_engines.tensorrt.cache_options import CacheOptions
 from trtserve_engines.tensorrt.plugins import check_allowed
-from trtserve_engines.tensorrt.step import Watch
 from trtserve_engines.tensorrt.tensorrt_options import TensorRtOptions
 from trtserve_server.config import ModelConfig, ServerConfig
 from trtserve_server.models.agreement import agreed_signature, check_types

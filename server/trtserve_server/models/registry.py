@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from trtserve_engines.errors import DeviceLostError, EngineNotBuiltError
-from trtserve_engines.tensorrt.step import Cancel, Step, Watch
+from trtserve_engines.step import Cancel, Step, Watch
 from trtserve_server.config import ServerConfig
 from trtserve_server.errors import ServerStopping
 from trtserve_server.models.assembly import Assembly, needed_by
@@ -52,7 +52,7 @@ class Registry(Assembly):
     """The models by name and version. Belongs to the scheduling thread.
 
     Loading runs in `loading`, freeing in `freeing`, so that it does not wait for what takes long to load, and what
-    has to build an engine first in `building`, one after another: builds side by side spoil each other's timings.
+    has to build an engine first in `building`, where it may have to wait for its GPU.
     """
 
     def __init__(

@@ -10,8 +10,8 @@ import numpy as np
 from trtserve_engines.signature import DYNAMIC, Signature
 from trtserve_server.config import BatchConfig, LevelConfig, ModelConfig
 from trtserve_server.errors import RequestError
-from trtserve_server.models.admission import batch_rows, check_inputs, request_rows
 from trtserve_server.models.effective import EffectiveConfig, effective_config
+from trtserve_server.models.input_checks import batch_rows, check_inputs, request_rows
 from trtserve_server.models.instance_group import InstanceGroup, Ready
 from trtserve_server.models.loader import LoadedModel
 from trtserve_server.models.response_cache import ModelCache, ResponseCache

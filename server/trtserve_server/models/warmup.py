@@ -19,7 +19,7 @@ from trtserve_protos import dtypes
 from trtserve_protos.errors import ProtocolError
 from trtserve_protos.tensors import array_from_raw
 from trtserve_server.config import RANDOM, ZERO, WarmupConfig, WarmupInput
-from trtserve_server.models.admission import wire_name
+from trtserve_server.models.input_checks import wire_name
 from trtserve_server.models.repository import DATA_FOLDER
 
 

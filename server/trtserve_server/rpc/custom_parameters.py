@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 RESERVED = frozenset(
     ["sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output"]
 )
-RESERVED_PREFIXES = ("triton_", "trtserve_", "trtserve-")
+RESERVED_PREFIXES = ("triton_", "trtserve_")
 EMPTY_FINAL_RESPONSE = "triton_enable_empty_final_response"
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from trtserve_protos import timing, wire
+from trtserve_protos import wire
 from trtserve_protos.methods import Method
+from trtserve_protos.wishes import METADATA_PREFIX
 from trtserve_server.errors import NotSupported
 from trtserve_server.rpc.status import status_of, trailers_of
 
@@ -34,12 +35,12 @@ def generic_handler(
     raw: Mapping[str, BytesCall] | None = None,
     streams: Mapping[str, StreamCall] | None = None,
     server_streams: Mapping[str, ServerStreamCall] | None = None,
-    explained: Mapping[str, BytesCall] | None = None,
+    asking: Mapping[str, BytesCall] | None = None,
 ) -> grpc.GenericRpcHandler:
     """One service. A call that is in `methods` and in no mapping is answered with UNIMPLEMENTED and a reason.
 
     `messages` take and give protobuf messages, `raw` bytes; both kinds of streams write bytes on the context.
-    `explained` are the calls of `raw` whose metadata asks for their timing.
+    `asking` are the calls of `raw` whose metadata holds wishes of ours.
     """
     raw, streams, server_streams = raw or {}, streams or {}, server_streams or {}
     handlers: dict[str, Any] = {}
@@ -54,10 +55,10 @@ def generic_handler(
             handlers[name] = grpc.unary_unary_rpc_method_handler(_translated(_parsed(method, messages[name])))
         else:
             handlers[name] = grpc.unary_unary_rpc_method_handler(_translated(_not_supported(method)))
-    asking: dict[str, Any] = {
-        name: grpc.unary_unary_rpc_method_handler(_translated(call)) for name, call in (explained or {}).items()
+    wishing: dict[str, Any] = {
+        name: grpc.unary_unary_rpc_method_handler(_translated(call)) for name, call in (asking or {}).items()
     }
-    return _Service(service, handlers, {**handlers, **asking})
+    return _Service(service, handlers, {**handlers, **wishing})
 
 
 class _Service(grpc.GenericRpcHandler):
@@ -69,8 +70,8 @@ class _Service(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """The handler; None where the call is not of this service."""
-        for key, value in handler_call_details.invocation_metadata:
-            if key == timing.ASK and value == "true":
+        for key, _ in handler_call_details.invocation_metadata:
+            if key.startswith(METADATA_PREFIX):
                 return self._asking.get(handler_call_details.method)
         return self._handlers.get(handler_call_details.method)
 
@@ -121,8 +122,8 @@ def _server_side(call: ServerStreamCall) -> Any:
 async def _guarded(running: Awaitable[None], context: Context) -> None:
     try:
         await running
-    except grpc.aio.AbortError:
-        raise
+    except (grpc.aio.AbortError, grpc.aio.InternalError):
+        raise  # the call is over: ended by us, or an answer could not be written because the caller is gone
     except Exception as error:
         await _abort(context, error)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtserve_protos import dtypes, timing, wire
+from trtserve_protos import dtypes, wire, wishes
 from trtserve_protos.errors import ProtocolError
 from trtserve_protos.tensors import array_from_contents, array_from_raw, fill_contents, has_contents, raw_from_array
 from trtserve_server.config import MAX_MESSAGE_BYTES
@@ -29,9 +29,6 @@ from trtserve_server.tracing import Tracer
 
 if TYPE_CHECKING:
     from trtserve_protos.oip import InferParameter, ModelInferRequest
-
-USE_CACHE = "trtserve_cache"
-"""Parameter of a request: false goes past the response cache."""
 
 _MAX_PLANS = 1024
 _MAX_HEADER_BYTES = 4096
@@ -155,10 +152,10 @@ class InferCodec:
             raw_form=bool(parts.raw or sources or targets),
             priority=priority,
             wait_limit_s=wait_limit_s,
-            use_cache=flag(message.parameters, USE_CACHE, default=True),
+            use_cache=flag(message.parameters, wishes.CACHE, default=True),
             extra_dimensions=extra,
             parameters=custom_parameters(message.parameters),
-            explain=flag(message.parameters, timing.ASK, default=False),
+            explain=flag(message.parameters, wishes.TIMING, default=False),
         )
         if isinstance(plan, SharedPlan):
             plan.share(sources, targets, self._max_tensor_bytes)

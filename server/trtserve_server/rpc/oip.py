@@ -17,6 +17,7 @@ from trtserve_server.models.catalogue import State
 from trtserve_server.models.registry import Registry
 from trtserve_server.request import Outcome
 from trtserve_server.rpc import describe
+from trtserve_server.rpc.call_wishes import NO_WISHES, CallWishes, call_wishes
 from trtserve_server.rpc.handlers import Context, MessageCall, deadline_of, generic_handler
 from trtserve_server.rpc.infer_codec import InferCodec
 from trtserve_server.rpc.intake import Intake
@@ -93,7 +94,7 @@ class OipService:
             oip.SERVICE,
             oip.METHODS,
             raw={"ModelInfer": self.model_infer},
-            explained={"ModelInfer": partial(self.model_infer, explained=True)},
+            asking={"ModelInfer": self.model_infer_as_asked},
             streams={"ModelStreamInfer": self.model_stream_infer},
             messages={
                 "ServerLive": self.server_live,
@@ -107,34 +108,38 @@ class OipService:
             },
         )
 
-    async def model_infer(self, data: bytes, context: Context, *, explained: bool = False) -> bytes:
-        """Runs a request and gives its outputs; `explained` adds where the time went."""
-        with self._intake:
-            future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-            parts = self._codec.split(data)
-            now = monotonic()
-            plan, request = self._codec.decode(
-                parts, partial(settle, future), now, deadline_of(context, now), len(data)
-            )
-            plan.model.submit((request,))
-            try:
-                outcome = await future
-            except asyncio.CancelledError:
-                plan.model.cancel(request)
-                raise
-            if isinstance(outcome, RequestError):
-                raise outcome
-            return b"".join(self._codec.encode(plan, outcome, parts.id, explained=explained))
+    async def model_infer_as_asked(self, data: bytes, context: Context) -> bytes:
+        """The same, as the call's metadata asks for it."""
+        return await self.model_infer(data, context, call_wishes(context.invocation_metadata()))
+
+    async def model_infer(self, data: bytes, context: Context, wishes: CallWishes = NO_WISHES) -> bytes:
+        """Runs a request and gives its outputs."""
+        self._intake.enter(context)
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        parts = self._codec.split(data)
+        now = monotonic()
+        plan, request = self._codec.decode(parts, partial(settle, future), now, deadline_of(context, now), len(data))
+        if not wishes.cache:
+            request.cached_outputs = None
+        plan.model.submit((request,))
+        try:
+            outcome = await future
+        except asyncio.CancelledError:
+            plan.model.cancel(request)
+            raise
+        if isinstance(outcome, RequestError):
+            raise outcome
+        return b"".join(self._codec.encode(plan, outcome, parts.id, explained=wishes.timing))
 
     async def model_stream_infer(self, context: Context) -> None:
         """Runs the requests of a stream. Raises ServerStopping."""
-        with self._intake:
-            stream = InferStream(self._codec, context, self._stream_window)
-            self.streams.add(stream)
-            try:
-                await stream.run()
-            finally:
-                self.streams.discard(stream)
+        self._intake.enter(context)
+        stream = InferStream(self._codec, context, self._stream_window)
+        self.streams.add(stream)
+        try:
+            await stream.run()
+        finally:
+            self.streams.discard(stream)
 
     def end_streams(self) -> None:
         """Ends every stream once what was read from it is answered."""

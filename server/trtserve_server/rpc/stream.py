@@ -11,11 +11,12 @@ from time import monotonic
 
 import grpc.aio
 
-from trtserve_protos import oip, timing, wire
-from trtserve_server.errors import InvalidRequest, RequestError, ServerStopping
+from trtserve_protos import oip, wire
+from trtserve_server.errors import RequestError, ServerStopping
 from trtserve_server.models.model import Model
 from trtserve_server.request import InferRequest, Outcome
 from trtserve_server.rpc.answers import Answers, Lane, Place
+from trtserve_server.rpc.call_wishes import call_wishes
 from trtserve_server.rpc.custom_parameters import FINAL_RESPONSE
 from trtserve_server.rpc.handlers import Context, deadline_of
 from trtserve_server.rpc.infer_codec import InferCodec
@@ -24,9 +25,6 @@ from trtserve_server.rpc.status import status_of
 
 ERRORS_AS_STATUS = "triton_grpc_error"
 """Metadata key of Triton's: "true" turns the first error into the stream's status."""
-
-PRESERVE_ORDERING = "trtserve-preserve-ordering"
-"""Metadata key: "true" = all answers in the order of the requests, "false" = none; absent = as each model has it."""
 
 
 class _Flight:
@@ -57,10 +55,10 @@ class InferStream:
         self._reader: asyncio.Task[None] | None = None
         self._ended = False
         self._deadline = deadline_of(context, monotonic())
-        metadata = dict(context.invocation_metadata() or ())
-        self._errors_as_status = metadata.get(ERRORS_AS_STATUS) == "true"
-        self._explained = metadata.get(timing.ASK) == "true"
-        self._ordered = _choice(metadata, PRESERVE_ORDERING)
+        metadata = context.invocation_metadata() or ()
+        self._errors_as_status = (ERRORS_AS_STATUS, "true") in metadata
+        self._wishes = call_wishes(metadata)
+        self._ordered = self._wishes.preserve_ordering
         self._lane = Lane()  # of the whole stream
         self._model_lanes: dict[str, Lane] = {}
         self._later: dict[Model, list[InferRequest]] = {}
@@ -126,6 +124,8 @@ class InferStream:
             flight.place = self._answers.take(self._lane if self._ordered else None)
             self._fail(flight, error)
             return
+        if not self._wishes.cache:
+            flight.request.cached_outputs = None
         flight.place = self._answers.take(self._lane_of(flight.plan))
         self._in_flight.add(flight)
         model = flight.plan.model
@@ -163,7 +163,7 @@ class InferStream:
         try:
             if isinstance(outcome, RequestError):
                 raise outcome
-            pieces = self._codec.encode(flight.plan, outcome, flight.id, explained=self._explained)
+            pieces = self._codec.encode(flight.plan, outcome, flight.id, explained=self._wishes.timing)
             self._answers.put(flight.place, wire.stream_response([*pieces, FINAL_RESPONSE]))
         except Exception as error:
             self._fail(flight, error)
@@ -177,10 +177,3 @@ class InferStream:
         response.infer_response.MergeFromString(FINAL_RESPONSE)
         response.infer_response.id = flight.id
         self._answers.put(flight.place, response.SerializeToString())
-
-
-def _choice(metadata: dict[str, str | bytes], key: str) -> bool | None:
-    value = metadata.get(key)
-    if value not in (None, "true", "false"):
-        raise InvalidRequest(f"metadata {key!r} is {value!r}; wanted is true or false")
-    return None if value is None else value == "true"

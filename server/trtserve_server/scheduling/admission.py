@@ -14,6 +14,8 @@ def too_late(now: float, deadline: float, expires: float, wait_s: float, run_s: 
     """
     if deadline <= now:
         return "the deadline had passed before the request was queued"
+    if expires <= now:
+        return "the request's timeout had passed before the request was queued"
     wait_s *= MARGIN
     if now + wait_s > expires:
         return (

@@ -22,7 +22,7 @@ from trtserve_server.errors import (
     RequestError,
     ServerStopping,
 )
-from trtserve_server.request import BatchKey, BatchTiming, InferRequest
+from trtserve_server.request import BatchTiming, InferRequest
 from trtserve_server.scheduling.admission import MARGIN
 from trtserve_server.scheduling.alarm import Alarm
 from trtserve_server.scheduling.batch import Batch, fail_batch, resolve, resolve_batch
@@ -36,7 +36,7 @@ from trtserve_server.scheduling.queue import RequestQueue, Waiting
 from trtserve_server.scheduling.queue_policy import QueuePolicy
 from trtserve_server.scheduling.quiet import QuietLoop
 from trtserve_server.scheduling.reactor import Reactor
-from trtserve_server.scheduling.reasons import expired, failure
+from trtserve_server.scheduling.reasons import expired, failure, late_at_its_turn
 from trtserve_server.scheduling.watchdog import Watchdog
 from trtserve_server.statistics import ModelStatistics
 
@@ -108,7 +108,7 @@ class Batcher:
                 self._admit(request, now)
                 self._enqueue(request)
             except RequestError as error:
-                self._refuse(request, error)
+                self._refuse(request, error, now)
         self._wake()
 
     def cancel(self, request: InferRequest) -> None:
@@ -169,11 +169,11 @@ class Batcher:
         start_by = self._queue.refused_at(request)
         if start_by != math.inf and (reason := self._forecast.refusal(request, start_by, now)):
             raise DeadlineExceeded(f"model {self._name!r}: {reason}")
-        self._budget.take(request.size_bytes)
+        self._budget.take(request.size_bytes, now)
 
-    def _refuse(self, request: InferRequest, error: RequestError) -> None:
+    def _refuse(self, request: InferRequest, error: RequestError, now: float) -> None:
         if isinstance(error, Overloaded):
-            error.retry_after_s = self._forecast.retry_after_s()
+            error.retry_after_s = max(error.retry_after_s, self._forecast.retry_after_s(now))
         self._complete(request, error)
 
     def _enqueue(self, request: InferRequest) -> None:
@@ -194,7 +194,7 @@ class Batcher:
         try:
             self._admit(request, now)
         except RequestError as error:
-            self._refuse(request, error)
+            self._refuse(request, error, now)
             return
         self._budget.give(request.size_bytes)
         batch = Batch([request], cut=now, idle_since=instance.idle_since, threads=self._lone_threads)
@@ -263,7 +263,7 @@ class Batcher:
         while (head := self._queue.head()) is not None and (instance := self._pool.find()) is not None:
             decision = self._decide(head, now)
             if isinstance(decision, Dispatch):
-                if self._send(instance, decision, now) and self._quiet is not None:
+                if self._send(instance, decision, head, now) and self._quiet is not None:
                     break
                 continue
             due = self._dispatch_others(instance, now)
@@ -280,7 +280,7 @@ class Batcher:
             if isinstance(decision, WaitUntil):
                 due = min(due, decision.time)
             elif isinstance(decision, Dispatch) and free is not None:
-                self._send(free, decision, now, lane.key)
+                self._send(free, decision, lane, now)
                 free = self._pool.find()
         return due
 
@@ -289,16 +289,18 @@ class Batcher:
         # An instance has been found: where none is idle, it can take a batch behind the one that it runs.
         return decide(waiting.rows, waiting.oldest, latest, self._pool.idle, now, self._policy, spare=True)
 
-    def _send(self, instance: Instance, decision: Dispatch, now: float, key: BatchKey | None = None) -> bool:
+    def _send(self, instance: Instance, decision: Dispatch, waiting: Waiting, now: float) -> bool:
         """Cuts a batch and hands it over; False where all that it would have held was too late."""
-        requests, late = self._queue.take(
-            decision.rows, key, ends=now + self._forecast.run_s(decision.rows, now) * MARGIN
+        run_s = self._forecast.run_s(decision.rows, now)
+        at_once = self._pool.idle and instance.idle_since <= waiting.oldest  # nobody has waited for a turn
+        requests, late, short = self._queue.take(
+            decision.rows, waiting.key, ends=now + run_s * (1.0 if at_once else MARGIN)
         )
         for request in late:
-            left_ms = (request.deadline - now) * 1e3
-            self._drop(request, f"its turn came with {left_ms:.3g} ms left, too little for the run of the model")
+            self._drop(request, late_at_its_turn(request, now, run_s))
         if requests:
-            self._launch(instance, requests, now, decision.reason)
+            reason = f"{decision.reason}, the next request does not fit" if short else decision.reason
+            self._launch(instance, requests, now, reason)
         return bool(requests)
 
     def _launch(self, instance: Instance, requests: Sequence[InferRequest], now: float, reason: str) -> None:

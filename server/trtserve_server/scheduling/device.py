@@ -1,4 +1,4 @@
-"""What the models on one device share: how many batches run at once, whose turn it is, and the cores.
+"""What the models on one device share: how many instances run at once, whose turn it is, and the cores.
 
 Turns are fair by time: of the models that wait for the device, the one that has used least of it goes first. Belongs
 to the scheduling thread.
@@ -26,7 +26,7 @@ class Share:
 
 
 class Device:
-    """One device. At most `max_running` batches run on it at once (0: any number); a CPU has `cores`, a GPU 0."""
+    """One device. At most `max_running` instances run on it at once (0: any number); a CPU has `cores`, a GPU 0."""
 
     def __init__(self, name: str, reactor: Reactor, *, max_running: int = 0, cores: int = 0) -> None:
         self.name = name
@@ -41,12 +41,16 @@ class Device:
         self._floor_s = 0.0
 
     def may_run(self, share: Share) -> bool:
-        """Whether the model may run a batch now; where not, it is woken when it may."""
+        """Whether an instance of the model may begin to run now; where not, it is woken when it may."""
         if self._has_room() and (not self._waiting or share.used_s <= min(other.used_s for other in self._waiting)):
             self._waiting.discard(share)
             return True
         self._waiting.add(share)
         return False
+
+    def may_go_on(self, share: Share) -> bool:
+        """Whether a running instance of the model may be given more behind its batch: not while others wait."""
+        return not (self._waiting - {share})
 
     def threads(self, choices: Sequence[int]) -> int:
         """The number of threads for a batch that starts now, of those that the engine offers, in rising order.
@@ -57,7 +61,7 @@ class Device:
         return max((number for number in choices if number <= part), default=choices[0])
 
     def start(self, share: Share, threads: int) -> None:
-        """Counts in a batch with so many threads of its own; 0 where the engine looks after them."""
+        """Counts in an instance that begins to run, with so many threads; 0 where the engine looks after them."""
         if share.running == 0:
             # Who has been away has no claim to the time that others used meanwhile.
             share.used_s = max(share.used_s, self._floor_s)
@@ -68,12 +72,16 @@ class Device:
         self._busy_cores += threads
 
     def end(self, share: Share, threads: int, seconds: float) -> None:
-        """Counts out a batch that took so long, and wakes the model whose turn it is."""
+        """Counts out an instance that ran for so long and has nothing left; wakes the model whose turn it is."""
+        self.used(share, threads, seconds)
         share.running -= 1
-        share.used_s += seconds * max(1, threads)
         self.running -= 1
         self._busy_cores -= threads
         self.settle()
+
+    def used(self, share: Share, threads: int, seconds: float) -> None:
+        """Takes note of the time that a batch of the model took."""
+        share.used_s += seconds * max(1, threads)
 
     def settle(self) -> None:
         """Wakes the model whose turn it is, if any may run."""

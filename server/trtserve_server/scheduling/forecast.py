@@ -6,13 +6,10 @@ import math
 
 from trtserve_server.request import InferRequest
 from trtserve_server.scheduling.admission import MARGIN, too_late
-from trtserve_server.scheduling.pace import Pace
+from trtserve_server.scheduling.pace import FRESH_S, Pace
 from trtserve_server.scheduling.pool import Pool
 from trtserve_server.scheduling.queue import RequestQueue
 from trtserve_server.scheduling.watchdog import Watchdog
-
-_FRESH_S = 1.0
-"""After so long without a run, what a run takes is tried again instead of trusted: a slow start is not for ever."""
 
 
 class Forecast:
@@ -39,7 +36,7 @@ class Forecast:
 
     def run_s(self, rows: int, now: float) -> float:
         """What a run of `rows` rows takes; 0 where that is to be found out anew."""
-        if self._watchdog.oldest() is None and now - self._pace.last > _FRESH_S:
+        if self._watchdog.oldest() is None and now - self._pace.last > FRESH_S:
             return 0.0
         return self._pace.run_s(rows)
 
@@ -53,9 +50,14 @@ class Forecast:
         """In how many seconds all that waits now will have been run."""
         return self._queue.rows * self._pace.row_s
 
-    def retry_after_s(self) -> float:
-        """When a refused request had better come again: half of what waits is gone, and nobody idle yet."""
-        return self.drain_s() / 2
+    def retry_after_s(self, now: float) -> float:
+        """When a refused request had better come again: half of what waits is gone, and nobody idle yet.
+
+        Where what runs should have ended already, or nothing is known, that is as long again as it has run.
+        """
+        oldest = self._watchdog.oldest()
+        run_s = self._until_idle_s(now) or (now - oldest[0] if oldest else 0.0)
+        return max(self.drain_s() / 2, run_s)
 
     def _until_idle_s(self, now: float) -> float:
         oldest = self._watchdog.oldest()

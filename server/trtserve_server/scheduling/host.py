@@ -11,7 +11,7 @@ from trtserve_server.scheduling.reactor import Reactor
 
 
 class Host:
-    """Made once per server. `max_running` batches run at once on each device; 0 = any number."""
+    """Made once per server. `max_running` instances run at once on each device; 0 = any number."""
 
     def __init__(self, reactor: Reactor, *, max_running: int = 0, max_inflight_bytes: int = 1 << 62) -> None:
         self.reactor = reactor

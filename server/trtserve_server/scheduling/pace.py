@@ -7,6 +7,9 @@ from collections import deque
 _RUNS = 8
 """Runs that are remembered of each size. Their median counts, so that one slow run does not pass for the pace."""
 
+FRESH_S = 1.0
+"""After so long without a run, what a run takes is tried again instead of trusted: a slow time is not for ever."""
+
 _MEMORY_RUNS = 4.0
 """The time per row is taken over about so many runs: instances that start together end together, with gaps between."""
 
@@ -30,6 +33,8 @@ class Pace:
         runs = self._runs.get(size)
         if runs is None:
             runs = self._runs[size] = deque(maxlen=_RUNS)
+        elif started - self.last > FRESH_S and ended - started < self._median[size]:
+            runs.clear()  # it was tried again, and what made it slow is over
         runs.append(ended - started)
         self._median[size] = sorted(runs)[len(runs) // 2]
         if self._backlog_from is not None:

@@ -1,7 +1,7 @@
 """The instances of one model that can take a batch, by device: gives the one to be used next in the model's turn.
 
 An idle instance comes first. One whose context pipelines can take further batches while it runs one; it is given them
-only where nothing else is idle.
+only where nothing else is idle and no other model waits for the device. The device counts it once, whatever it holds.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Pool:
                 return group.idle[-1]
         for group in groups if self._pipelined and not self.idle else ():
             instance = group.spare()
-            if instance is not None and group.device.may_run(group.share):
+            if instance is not None and group.device.may_go_on(group.share):
                 return instance
         return None
 
@@ -80,10 +80,11 @@ class Pool:
         """Counts in a batch for the instance that was found; the number of threads for it, 0 where it has none."""
         group = self._groups[instance.device]
         batches = group.busy.get(instance, 0)
-        if batches == 0:
-            group.idle.pop()
-            self.idle -= 1
         group.busy[instance] = batches + 1
+        if batches:
+            return 0  # what pipelines is on a GPU, where nobody chooses threads
+        group.idle.pop()
+        self.idle -= 1
         threads = group.device.threads(self._threads) if self._threads else 0
         group.device.start(group.share, threads)
         return threads
@@ -91,12 +92,13 @@ class Pool:
     def end(self, instance: Instance, threads: int, seconds: float, now: float) -> None:
         """Counts out a batch that took so many seconds; the instance is idle when it was the last."""
         group = self._groups[instance.device]
-        batches = group.busy.pop(instance, 0)
+        batches = group.busy.pop(instance)
         if batches > 1:
             group.busy[instance] = batches - 1
-        elif batches == 1:
+            group.device.used(group.share, threads, seconds)
+        else:
             self.add(instance, now)
-        group.device.end(group.share, threads, seconds)
+            group.device.end(group.share, threads, seconds)
 
     def used(self, instance: Instance, seconds: float) -> None:
         """Takes note of a run that was over before anything else could happen: all that is left of it is the time."""

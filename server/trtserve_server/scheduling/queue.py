@@ -29,10 +29,14 @@ stale when its number is not (any more) its request's.
 
 
 class Taken(NamedTuple):
-    """What left the queue: `requests` to be run together, and those that are too `late` to be run."""
+    """What left the queue: `requests` to be run together, and those that are too `late` to be run.
+
+    `short` says that there would be room for more rows, but not for all of the next request.
+    """
 
     requests: list[InferRequest]
     late: list[InferRequest]
+    short: bool = False
 
 
 class Waiting(NamedTuple):
@@ -147,11 +151,13 @@ class RequestQueue:
         if lane is None:
             return Taken(taken, late)
         rows = 0
+        short = False
         while (request := self._live_head(lane)) is not None:
             if request.deadline < ends:
                 late.append(request)
                 lane.rows -= request.rows
             elif taken and rows + request.rows > max_rows:
+                short = rows < max_rows
                 break
             else:
                 rows += request.rows
@@ -161,7 +167,7 @@ class RequestQueue:
         lane.rows -= rows
         lane.forget_taken()
         self._renew_head(lane)
-        return Taken(taken, late)
+        return Taken(taken, late, short)
 
     def expired(self, now: float) -> list[InferRequest]:
         """Takes out the requests whose time to wait is over and gives those that are to be refused.

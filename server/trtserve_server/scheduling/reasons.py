@@ -35,3 +35,11 @@ def expired(request: InferRequest, now: float) -> str:
         return "the deadline passed while the request waited in the queue"
     waited_ms = (request.expires - request.arrived) * 1e3
     return f"the request's timeout of {waited_ms:.6g} ms passed while it waited in the queue"
+
+
+def late_at_its_turn(request: InferRequest, now: float, run_s: float) -> str:
+    """Says of a request whose turn has come that it would be answered too late by a run that takes `run_s`."""
+    return (
+        f"its turn came with {(request.deadline - now) * 1e3:.3g} ms left, too little for the run of the model, which"
+        f" takes about {run_s * 1e3:.3g} ms; allow more time"
+    )

@@ -17,7 +17,10 @@ from trtserve_server.scheduling.pace import Pace
     [
         (math.inf, math.inf, 99.0, 99.0, ()),
         (10.0, 10.0, 0.0, 0.0, ("had passed before the request was queued",)),
+        (math.inf, 9.9, 0.0, 0.0, ("timeout had passed before the request was queued",)),
+        (math.inf, 10.0, 0.5, 0.5, ("timeout had passed before the request was queued",)),
         (10.1, 10.1, 0.0, 0.0, ()),
+        (10.1, 10.1, 0.0, 0.1, ()),
         (10.1, 10.1, 0.0, 0.09, ()),
         (10.1, 10.1, 0.0, 0.2, ("100 ms are left", "the run of the model would eat the time", "200 ms")),
         (10.1, 10.1, 0.07, 0.05, ("the wait in the queue would eat the time", "84 ms", "50 ms")),
@@ -53,6 +56,18 @@ def test_a_pace_that_changes_is_followed():
     for _ in range(8):
         pace.ran(1, 0.0, 5.0, waiting=False)
     assert pace.run_s(1) == 5.0
+
+
+def test_a_quick_run_after_a_pause_is_believed_at_once_and_a_slow_one_is_not():
+    pace = Pace()
+    for number in range(8):
+        pace.ran(1, number - 0.5, float(number), waiting=False)
+    pace.ran(1, 9.0, 9.001, waiting=False)
+    assert pace.run_s(1) == pytest.approx(0.001)
+    for number in range(8):
+        pace.ran(1, 10.0 + number, 10.001 + number, waiting=False)
+    pace.ran(1, 30.0, 35.0, waiting=False)
+    assert pace.run_s(1) == pytest.approx(0.001)
 
 
 def test_seconds_per_row_are_measured_only_while_requests_wait():
@@ -98,13 +113,47 @@ def test_a_change_of_pace_is_followed_within_a_few_runs():
 
 def test_the_budget_refuses_what_would_pass_its_limit_but_lets_one_request_in():
     budget = ByteBudget(100)
-    budget.take(500)
+    budget.take(500, 0.0)
     with pytest.raises(ServerOverloaded, match="hold 500 bytes; 1 more would pass max_inflight_bytes = 100"):
-        budget.take(1)
+        budget.take(1, 0.0)
     budget.give(500)
-    budget.take(60)
-    budget.take(40)
+    budget.take(60, 0.0)
+    budget.take(40, 0.0)
     assert budget.held == 100
+
+
+@pytest.mark.parametrize(
+    ("taken_at", "given", "refused_at", "retry_after_s"),
+    [
+        (0.0, 0, 3.0, 3.0),  # nothing has been given back: as long again
+        (0.0, 40, 2.0, 2.0 * 30 / 40),
+        (50.0, 40, 52.0, 2.0 * 30 / 40),  # what was before it was empty counts nothing
+        (0.0, 40, 1000.0, 1000.0 * 30 / 40),
+    ],
+)
+def test_a_refusal_for_memory_says_when_half_of_it_will_be_given_back(taken_at, given, refused_at, retry_after_s):
+    budget = ByteBudget(100)
+    budget.take(60 + given, taken_at)
+    budget.give(given)
+    with pytest.raises(ServerOverloaded) as caught:
+        budget.take(50, refused_at)
+    assert caught.value.retry_after_s == pytest.approx(retry_after_s)
+
+
+def test_the_pace_at_which_memory_is_given_back_is_that_of_late():
+    budget = ByteBudget(100)
+    budget.take(100, 0.0)
+    for number in range(100):  # 10 bytes a second for 100 s, then one
+        budget.give(10)
+        budget.take(10, float(number))
+        with pytest.raises(ServerOverloaded):
+            budget.take(1, float(number))
+    for number in range(100, 200):
+        budget.give(1)
+        budget.take(1, float(number))
+        with pytest.raises(ServerOverloaded) as caught:
+            budget.take(1, float(number))
+    assert caught.value.retry_after_s == pytest.approx(50.0, rel=0.1)
 
 
 def expiring(time):

@@ -14,6 +14,7 @@ from trtserve_server.errors import (
     QueueFull,
     ServerOverloaded,
 )
+from trtserve_server.request import InferRequest
 from trtserve_server.scheduling.host import Host
 from trtserve_server.scheduling.queue_policy import LevelPolicy, QueuePolicy
 
@@ -49,6 +50,24 @@ def test_a_deadline_shorter_than_a_run_is_refused_at_once_with_both_figures():
     assert rig.failed(1, DeadlineExceeded)
     assert "the run of the model would eat the time" in str(rig.answer(1))
     assert "50 ms are left" in str(rig.answer(1))
+
+
+def test_an_idle_instance_runs_what_just_fits():
+    rig = Rig()
+    for value in range(3):
+        run_once(rig, value, 0.1)
+    rig.submit(3, deadline=rig.reactor.now() + 0.101)
+    rig.reactor.advance(0.1)
+    rig.instances[0].finish()
+    assert rig.answered(3)
+
+
+def test_a_timeout_that_is_over_before_the_request_is_queued_is_said_to_be():
+    rig = Rig()
+    request = InferRequest({}, lambda outcome: outcomes.append(outcome), arrived=-1.0, wait_limit_s=0.5)
+    outcomes = []
+    rig.batcher.submit([request])
+    assert str(outcomes[0]) == "model 'm': the request's timeout had passed before the request was queued"
 
 
 def test_after_a_while_without_runs_an_idle_instance_tries_again():
@@ -183,6 +202,28 @@ def test_a_refusal_says_when_half_of_what_waits_will_be_gone():
     rig.submit(8)
     assert rig.failed(8, QueueFull)
     assert rig.answer(8).retry_after_s == pytest.approx(4 * 0.1 / 2)
+
+
+def test_a_refusal_before_anything_was_measured_in_a_crowd_waits_for_what_runs():
+    rig = Rig(max_rows=1, max_queue_size=2)
+    run_once(rig, 0, 0.5)
+    for value in range(1, 4):
+        rig.submit(value)
+        rig.reactor.run()
+    rig.reactor.advance(0.1)
+    rig.submit(4)
+    assert rig.failed(4, QueueFull)
+    assert rig.answer(4).retry_after_s == pytest.approx(0.4)
+
+
+def test_a_refusal_while_a_run_takes_longer_than_known_waits_as_long_again():
+    rig = Rig(max_rows=1, max_queue_size=1)
+    for value in range(2):
+        rig.submit(value)
+        rig.reactor.run()
+    rig.reactor.advance(0.3)
+    rig.submit(2)
+    assert rig.answer(2).retry_after_s == pytest.approx(0.3)
 
 
 def test_requests_over_the_budget_of_the_server_are_refused_until_answers_have_gone_out():

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from trtserve_server.config import ModelConfig, StepConfig
-from trtserve_server.errors import DeadlineExceeded, InferenceFailed, InvalidRequest, ModelNotReady, RequestCancelled
+from trtserve_server.errors import (
+    DeadlineExceeded,
+    InferenceFailed,
+    InvalidRequest,
+    ModelNotReady,
+    QueueFull,
+    RequestCancelled,
+)
 from trtserve_server.models.ensemble_graph import graph_of
 from trtserve_server.models.ensemble_run import EnsembleRun
 from trtserve_server.request import BatchTiming, InferRequest, InferResponse, Outcome
@@ -85,7 +92,7 @@ def test_tensors_pass_from_step_to_step_as_they_are() -> None:
     assert list(outcome.outputs) == ["out"] and outcome.outputs["out"] is made
     timing = outcome.timing
     assert (timing.instance, timing.input_ns, timing.compute_ns, timing.output_ns) == ("e", 20, 40, 60)
-    assert (timing.started, timing.ended) == (2.0, 3.0)
+    assert timing.ended == 3.0
 
 
 def test_steps_run_together_where_their_inputs_allow() -> None:
@@ -122,7 +129,7 @@ def test_a_long_chain_of_steps_that_are_answered_at_once_does_not_run_out_of_sta
 
 
 def test_deadline_priority_and_limits_reach_every_step() -> None:
-    running = Running(*CHAIN, deadline=9.0, priority=2, wait_limit_s=0.5)
+    running = Running(*CHAIN, deadline=9.0, priority=2, wait_limit_s=0.5, size_bytes=50)
     running.request.cached_outputs = None
     running.run.start(1.0)
     running.models["a"].answer()
@@ -130,6 +137,17 @@ def test_deadline_priority_and_limits_reach_every_step() -> None:
         request = running.models[model].requests[0]
         assert (request.deadline, request.priority, request.wait_limit_s) == (9.0, 2, 0.5)
         assert (request.cached_outputs, request.arrived, request.size_bytes) == (None, arrived, 24)
+
+
+@pytest.mark.parametrize(("size_bytes", "counted"), [(50, [24, 0, 48]), (0, [0, 0, 0])])
+def test_a_tensor_counts_with_the_first_step_that_takes_it_and_not_for_a_piece_of_what_is_counted(
+    size_bytes: int, counted: list[int]
+) -> None:
+    running = Running(*FORK, size_bytes=size_bytes)
+    running.run.start(1.0)
+    running.models["a"].answer()
+    running.models["b"].answer()
+    assert [running.models[name].requests[0].size_bytes for name in "abc"] == counted
 
 
 @pytest.mark.parametrize("error", [InferenceFailed("it broke"), DeadlineExceeded("too late")])
@@ -142,6 +160,32 @@ def test_an_error_names_the_step_and_gives_up_the_others(error: Any) -> None:
     assert str(outcome) == f"ensemble 'e', step 2 (model 'b'): {error}"
     assert running.models["a"].cancelled == running.models["a"].requests
     assert running.models["c"].requests == []
+
+
+def test_a_step_that_is_overloaded_still_says_when_to_send_again() -> None:
+    running = Running(*CHAIN)
+    running.run.start(1.0)
+    error = QueueFull("all places are taken")
+    error.retry_after_s = 0.25
+    resolve(running.models["a"].requests[0], error)
+    (outcome,) = running.outcomes
+    assert isinstance(outcome, QueueFull) and outcome.retry_after_s == 0.25
+
+
+def test_the_waits_of_all_steps_add_up() -> None:
+    running = Running(*CHAIN)
+    running.request.arrived = 1.0
+    running.run.start(1.0)
+    for model, times in (("a", (2.0, 3.0, 3.5, 4.0)), ("b", (0.0, 5.0, 7.0, 8.0))):
+        request = running.models[model].requests[0]
+        timing = BatchTiming(model, 1, *times, 10, 20, 30)
+        resolve(request, InferResponse({"y": running.x}, request.arrived, timing))
+    (answer,) = running.outcomes
+    assert isinstance(answer, InferResponse)
+    # a: 1 s for an instance and 0.5 s to its start, 1 s for company; b: 2 s to its start, 1 s for company
+    assert (answer.queue_s, answer.batch_wait_s) == (1.5 + 2.0, 1.0 + 1.0)
+    assert (answer.timing.input_ns, answer.timing.compute_ns, answer.timing.output_ns) == (20, 40, 60)
+    assert answer.timing.ended == 8.0
 
 
 def test_a_step_whose_model_refuses_its_tensors_or_is_gone() -> None:

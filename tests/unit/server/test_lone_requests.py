@@ -123,7 +123,7 @@ def test_its_runs_set_the_pace(inline):
 
 
 def test_a_full_server_refuses(inline):
-    inline.host.budget.take(inline.host.budget._limit)
+    inline.host.budget.take(inline.host.budget._limit, 0.0)
     (answer,) = inline.submit(size=1)
     assert isinstance(answer, ServerOverloaded)
     assert answer.retry_after_s is not None

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from tests.support.batcher_rig import Rig
+from tests.support.manual_reactor import ManualReactor
 from trtserve_engines.engine import BatchResult
 from trtserve_engines.errors import ExecutionError
-from trtserve_server.errors import InferenceFailed
+from trtserve_server.errors import InferenceFailed, RequestCancelled
 from trtserve_server.request import InferRequest
 from trtserve_server.scheduling.batch import Batch
+from trtserve_server.scheduling.host import Host
 from trtserve_server.scheduling.pipeline import run_pipelined
 
 
@@ -85,6 +87,7 @@ class PipelinedInstance:
         self.rows = []
         self.stopped = False
         self._rig = rig
+        self._ended = 0.0
         rig.batcher.instance_idle(self)
         rig.reactor.run()
 
@@ -101,8 +104,8 @@ class PipelinedInstance:
         if outcome is None:
             outputs = {name: np.concatenate([part[name] for part in batch.parts]) for name in batch.parts[0]}
             outcome = BatchResult(outputs, 0, 0, 0)
-        now = self._rig.reactor.now()
-        self._rig.batcher.batch_finished(self, batch, outcome, now, now)
+        started, self._ended = max(batch.cut, self._ended), self._rig.reactor.now()
+        self._rig.batcher.batch_finished(self, batch, outcome, started, self._ended)
         self._rig.reactor.run()
 
 
@@ -182,3 +185,66 @@ def test_all_that_a_hanging_instance_holds_fails_and_what_it_brings_later_is_dro
     assert instance.stopped
     submit(rig, 3)
     assert instance.rows == [1, 2], "it is given nothing more"
+
+
+def test_a_request_that_is_cancelled_in_a_batch_behind_another_is_not_answered_and_its_mates_are(rig):
+    instance = PipelinedInstance(rig)
+    submit(rig, 0)
+    requests = [rig.submit(value) for value in (1, 2)]
+    rig.reactor.run()
+    assert instance.rows == [1, 2]
+    rig.batcher.cancel(requests[0])
+    assert rig.failed(1, RequestCancelled)
+    instance.finish()
+    instance.finish()
+    assert rig.answered(0)
+    assert rig.answered(2)
+    assert len(rig.outcomes[1]) == 1
+    assert rig.host.budget.held == 0
+
+
+def two_models_on_a_device_that_runs_one():
+    reactor = ManualReactor()
+    host = Host(reactor, max_running=1)
+    rigs = [Rig(max_rows=2, instances=0, host=host, reactor=reactor) for _ in range(2)]
+    return rigs, [PipelinedInstance(rig) for rig in rigs]
+
+
+def test_what_waits_behind_a_running_batch_does_not_count_as_running():
+    (rig, _), (instance, _) = two_models_on_a_device_that_runs_one()
+    submit(rig, *range(5))
+    assert instance.rows == [1, 2, 2]
+    assert instance.device.running == 1
+    for _ in range(3):
+        instance.finish()
+    assert instance.device.running == 0
+    assert all(rig.answered(value) for value in range(5))
+
+
+def test_nothing_is_put_behind_a_running_batch_while_another_model_waits_for_the_device():
+    (busy, other), (instance, waiting) = two_models_on_a_device_that_runs_one()
+    submit(busy, *range(5))
+    submit(other, 0)
+    assert waiting.rows == []
+    submit(busy, *range(5, 9))
+    for _ in range(3):
+        busy.reactor.advance(1.0)
+        instance.finish()
+    assert instance.rows == [1, 2, 2], "it was given more although the other waits"
+    assert waiting.rows == [1]
+    waiting.finish()
+    assert instance.rows == [1, 2, 2, 2, 2]
+
+
+def test_models_that_pipeline_share_the_device_by_time():
+    rigs, instances = two_models_on_a_device_that_runs_one()
+    for rig in rigs:
+        submit(rig, *range(60))
+    ran = [0, 0]
+    for _ in range(30):
+        (number,) = [number for number, instance in enumerate(instances) if instance.held]
+        rigs[0].reactor.advance(1.0)
+        instances[number].finish()
+        rigs[0].reactor.run()
+        ran[number] += 1
+    assert abs(ran[0] - ran[1]) <= 3

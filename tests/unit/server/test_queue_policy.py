@@ -142,9 +142,17 @@ def test_what_cannot_be_done_before_its_deadline_is_taken_out_as_late_and_leaves
     queue = RequestQueue(QueuePolicy(**ROOMY))
     tight, loose, free = make_request("t", deadline=1.0), make_request("l", deadline=9.0), make_request("f")
     push(queue, tight, loose, free)
-    requests, late = queue.take(2, ends=2.0)
+    requests, late, _ = queue.take(2, ends=2.0)
     assert (requests, late) == ([loose, free], [tight])
     assert len(queue) == queue.rows == 0
+
+
+def test_levels_that_nobody_waits_on_any_more_are_forgotten():
+    queue = RequestQueue(QueuePolicy(**ROOMY, default=LevelPolicy(timeout_s=9.0)))
+    for level in range(1, 1000):
+        push(queue, make_request(priority=level))
+        queue.take(1)
+    assert queue._by_level == {}
 
 
 def test_rows_before_a_request_are_those_of_more_urgent_ones():
