@@ -11,7 +11,7 @@ from trtserve_client.load.config import LoadConfig
 from trtserve_client.load.histogram import Histogram
 from trtserve_client.load.jobs import Window
 from trtserve_client.messages import Parameters, values_from_parameters
-from trtserve_protos import timing, wire
+from trtserve_protos import timing, wire, wishes
 from trtserve_protos.timing import Timing
 
 PHASES = {
@@ -38,7 +38,7 @@ class Timed(NamedTuple):
 
 def asking(config: LoadConfig) -> Parameters:
     """The parameters that ask for the timing where the configuration does."""
-    return {timing.ASK: True} if config.timing else {}
+    return {wishes.TIMING: True} if config.timing else {}
 
 
 def timing_of_response(response: wire.Buffer) -> Timing | None:
