@@ -141,8 +141,8 @@ usage: ./build.sh VERB [arguments]
   setup               make .venv with everything that development needs
   protos              generate the protobuf artefacts again
   matrix [NAME]       run the tests with the oldest and the newest supported packages
-  bench [NAME...]     measure; prints ratios to baselines of the same run; --harness sends by trtserve-load's workers,
-                      --write does too and writes docs/benchmarks.*
+  bench [NAME...]     measure; prints ratios to baselines of the same run; the load is trtserve-load's,
+                      or with --grpc-client that of gRPC's client; --write writes docs/benchmarks.*
   wheel               build a wheel into dist/
 TEXT
 }

@@ -5,6 +5,7 @@
 
 from trtserve_client.channel import ChannelOptions, TlsOptions
 from trtserve_client.client import Client
+from trtserve_client.cuda_shared_memory import CudaSharedMemory
 from trtserve_client.errors import (
     AlreadyExists,
     BadResponse,
@@ -28,7 +29,14 @@ from trtserve_client.errors import (
     UnknownError,
     error_from_status,
 )
-from trtserve_client.metadata import ModelIndex, ModelMetadata, ServerMetadata, SharedMemoryStatus, TensorMetadata
+from trtserve_client.metadata import (
+    CudaSharedMemoryStatus,
+    ModelIndex,
+    ModelMetadata,
+    ServerMetadata,
+    SharedMemoryStatus,
+    TensorMetadata,
+)
 from trtserve_client.result import Result
 from trtserve_client.rows import Rows
 from trtserve_client.shared_memory import SharedMemory, SharedRoom, SharedTensor
@@ -42,6 +50,8 @@ __all__ = [
     "Client",
     "ClientError",
     "ClosedClientError",
+    "CudaSharedMemory",
+    "CudaSharedMemoryStatus",
     "DeadlineExceeded",
     "FailedPrecondition",
     "ForkedClientError",

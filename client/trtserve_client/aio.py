@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 from trtserve_client import operations, rows
 from trtserve_client.aio_answers import Answers
+from trtserve_client.aio_calls import Calls
 from trtserve_client.aio_channel import errors_of_call, open_channel
 from trtserve_client.aio_requests import Requests, StreamInputs, elements_of
 from trtserve_client.channel import STREAM_PATH, UNARY_PATHS, ChannelOptions, TlsOptions
 from trtserve_client.endpoint import CallMetadata, Endpoint, deadline_after, seconds_until
-from trtserve_client.errors import InputError, StreamError
-from trtserve_client.inputs import Inputs, Tensor, arrays_from_inputs, fit_inputs
+from trtserve_client.errors import StreamError
+from trtserve_client.inputs import Inputs, Tensor, fit_inputs
 from trtserve_client.ledger import StreamInput, StreamLedger
 from trtserve_client.messages import Outputs, Parameters, stream_request
-from trtserve_client.metadata import ModelIndex, ModelMetadata, ServerMetadata, SharedMemoryStatus
 from trtserve_client.operations import Operation
 from trtserve_client.result import Result
 from trtserve_client.rows import Batch, Rows, rows_from_response
-from trtserve_client.shared_memory import SharedMemory
-from trtserve_protos import oip
 
 T = TypeVar("T")
 
 
-class Client:
+class Client(Calls):
     """A connection to a server of the Open Inference Protocol, to be made and used in one running event loop.
 
     `url` is "host:port", "grpc://host:port", "grpcs://host:port" (TLS) or "unix:/path". `tls` holds certificates; True
@@ -173,84 +170,6 @@ class Client:
         batch = Batch(model, inputs, version, outputs, id, parameters, rows_per_answer, window, ordered)
         return self._exchange_rows(batch, timeout_s, metadata, check=check)
 
-    async def server_live(self, *, timeout_s: float | None = None, metadata: CallMetadata | None = None) -> bool:
-        """Whether the server runs."""
-        return await self._run(operations.server_live(), timeout_s, metadata)
-
-    async def server_ready(self, *, timeout_s: float | None = None, metadata: CallMetadata | None = None) -> bool:
-        """Whether every model that should serve does."""
-        return await self._run(operations.server_ready(), timeout_s, metadata)
-
-    async def model_ready(
-        self, model: str, version: str = "", *, timeout_s: float | None = None, metadata: CallMetadata | None = None
-    ) -> bool:
-        """Whether the model serves; without `version`, whether the one that the server would choose does."""
-        return await self._run(operations.model_ready(model, version), timeout_s, metadata)
-
-    async def server_metadata(
-        self, *, timeout_s: float | None = None, metadata: CallMetadata | None = None
-    ) -> ServerMetadata:
-        """The server's name, version and protocol extensions."""
-        return await self._run(operations.server_metadata(), timeout_s, metadata)
-
-    async def model_metadata(
-        self, model: str, version: str = "", *, timeout_s: float | None = None, metadata: CallMetadata | None = None
-    ) -> ModelMetadata:
-        """The model's versions, inputs and outputs, fetched anew; later checks of inputs use them."""
-        found = await self._run(operations.model_metadata(model, version), timeout_s, metadata)
-        self._endpoint.known[model, version] = found
-        return found
-
-    async def model_config(
-        self, model: str, version: str = "", *, timeout_s: float | None = None, metadata: CallMetadata | None = None
-    ) -> oip.ModelConfig:
-        """The model's configuration as the protocol's message."""
-        return await self._run(operations.model_config(model, version), timeout_s, metadata)
-
-    async def model_statistics(
-        self,
-        model: str = "",
-        version: str = "",
-        *,
-        timeout_s: float | None = None,
-        metadata: CallMetadata | None = None,
-    ) -> list[oip.ModelStatistics]:
-        """The counters of a model, or of all, as the protocol's messages."""
-        return await self._run(operations.model_statistics(model, version), timeout_s, metadata)
-
-    async def repository_index(
-        self, *, ready: bool = False, timeout_s: float | None = None, metadata: CallMetadata | None = None
-    ) -> list[ModelIndex]:
-        """The models that the server knows and their states; with `ready`, only those that serve."""
-        return await self._run(operations.repository_index(ready), timeout_s, metadata)
-
-    async def health(
-        self, service: str = "", *, timeout_s: float | None = None, metadata: CallMetadata | None = None
-    ) -> str:
-        """The status of `service` by the standard health service: SERVING, NOT_SERVING or UNKNOWN; "" = the server."""
-        return await self._run(operations.health(service), timeout_s, metadata)
-
-    async def register_shared_memory(
-        self, memory: SharedMemory, *, timeout_s: float | None = None, metadata: CallMetadata | None = None
-    ) -> None:
-        """Lets the server, on this machine, read inputs from the memory and write outputs to it.
-
-        Then memory.tensor(...) and memory.put(...) can be given as inputs, and memory.room(...) as an output.
-        """
-        return await self._run(operations.register_shared_memory(memory), timeout_s, metadata)
-
-    async def unregister_shared_memory(
-        self, memory: SharedMemory, *, timeout_s: float | None = None, metadata: CallMetadata | None = None
-    ) -> None:
-        """Makes the server forget the memory; requests under way keep it."""
-        return await self._run(operations.unregister_shared_memory(memory), timeout_s, metadata)
-
-    async def shared_memory_status(
-        self, *, timeout_s: float | None = None, metadata: CallMetadata | None = None
-    ) -> list[SharedMemoryStatus]:
-        """The system shared memory that is registered, by whomever."""
-        return await self._run(operations.shared_memory_status(), timeout_s, metadata)
-
     async def close(self) -> None:
         """Ends the connection and the calls that run on it. May be called twice, and does nothing in a fork."""
         if self._endpoint.in_own_process and not self._endpoint.closed:
@@ -288,12 +207,8 @@ class Client:
         deadline: float | None,
         metadata: CallMetadata | None,
     ) -> dict[str, Tensor]:
-        if not check:
-            return arrays_from_inputs(inputs)
-        if (known := self._endpoint.known.get((model, version))) is not None:
-            # Unfit for what was known may be fit for what was loaded since, so only a fresh look may raise.
-            with suppress(InputError):
-                return fit_inputs(known, inputs)
+        if (arrays := self._endpoint.fitted(model, version, inputs, check=check)) is not None:
+            return arrays
         found = await self.model_metadata(model, version, timeout_s=seconds_until(deadline), metadata=metadata)
         return fit_inputs(found, inputs)
 

@@ -1,4 +1,4 @@
-"""trtserve-client: asks a server about its health and models, and runs inferences from files.
+"""trtserve-client: asks a server about its health and models, runs inferences from files, and controls the server.
 
 Exit codes: 0 done, 1 the server said no, 2 wrong usage or input, 3 nothing answers at the URL.
 """
@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
-from trtserve_client import cli_inputs, cli_output
+from trtserve_client import cli_control, cli_inputs, cli_output
 from trtserve_client.channel import ChannelOptions, TlsOptions
+from trtserve_client.cli_output import print_answer
 from trtserve_client.client import Client
 from trtserve_client.errors import BadResponse, ClientError, ServerError, Unavailable, Unimplemented
 from trtserve_client.images import array_from_image
@@ -53,13 +54,15 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _health(client: Client, arguments: argparse.Namespace) -> int:
     status = client.health(arguments.service, timeout_s=arguments.timeout)
-    _print(arguments, f"{arguments.service or 'server'}: {status}", {"service": arguments.service, "status": status})
+    print_answer(
+        arguments, f"{arguments.service or 'server'}: {status}", {"service": arguments.service, "status": status}
+    )
     return DONE if status == "SERVING" else REFUSED
 
 
 def _models(client: Client, arguments: argparse.Namespace) -> int:
-    models = client.repository_index(timeout_s=arguments.timeout)
-    _print(arguments, cli_output.models_text(models), [vars(model) for model in models])
+    models = client.repository_index(ready=arguments.ready, timeout_s=arguments.timeout)
+    print_answer(arguments, cli_output.models_text(models), [vars(model) for model in models])
     return DONE
 
 
@@ -75,7 +78,7 @@ def _model(client: Client, arguments: argparse.Namespace) -> int:
         "inputs": [vars(tensor) for tensor in model.inputs],
         "outputs": [vars(tensor) for tensor in model.outputs],
     }
-    _print(arguments, cli_output.model_text(model, state), document)
+    print_answer(arguments, cli_output.model_text(model, state), document)
     return DONE
 
 
@@ -99,7 +102,7 @@ def _infer(client: Client, arguments: argparse.Namespace) -> int:
         timeout_s=arguments.timeout,
     )
     ranked = {name for name, parameters in classified.items() if parameters}
-    _print(arguments, cli_output.result_text(result, ranked), cli_output.result_document(result, ranked))
+    print_answer(arguments, cli_output.result_text(result, ranked), cli_output.result_document(result, ranked))
     return DONE
 
 
@@ -130,10 +133,6 @@ def _code_of_unavailable(client: Client) -> int:
     return REFUSED
 
 
-def _print(arguments: argparse.Namespace, text: str, document: object) -> None:
-    print(json.dumps(document, ensure_ascii=False) if arguments.json else text)
-
-
 def _fail(error: Exception, code: int) -> int:
     print("trtserve-client: error:", " ".join(str(error).split()), file=sys.stderr)
     return code
@@ -152,7 +151,8 @@ def _parser() -> argparse.ArgumentParser:
     health = _add_command(commands, "health", _health, "print the server's health; exit code 0 if it is SERVING")
     health.add_argument("--service", default="", help="a service or a model instead of the whole server")
 
-    _add_command(commands, "models", _models, "list the models that the server knows")
+    index = _add_command(commands, "index", _models, "list the models that the server knows", aliases=["models"])
+    index.add_argument("--ready", action="store_true", help="only those that serve")
 
     model = _add_command(commands, "model", _model, "print what a model takes and gives")
     model.add_argument("name")
@@ -171,12 +171,16 @@ def _parser() -> argparse.ArgumentParser:
     infer.add_argument("--output", action="append", default=[], metavar="NAME", help="an output instead of all")
     infer.add_argument("--timing", action="store_true", help="say where the server's time went")
     infer.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE", help="a request parameter")
+
+    cli_control.add_commands(partial(_add_command, commands))
     return parser
 
 
-def _add_command(commands: Any, name: str, run: Command, description: str) -> argparse.ArgumentParser:
+def _add_command(
+    commands: Any, name: str, run: Command, description: str, aliases: Sequence[str] = ()
+) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(
-        name, help=description, description=description, allow_abbrev=False
+        name, aliases=aliases, help=description, description=description, allow_abbrev=False
     )
     command.set_defaults(run=run)
     _add_connection(command, None)

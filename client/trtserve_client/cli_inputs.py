@@ -8,11 +8,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+from google.protobuf import text_format
 
+from trtserve_client.control_operations import Config
 from trtserve_client.errors import InputError
 from trtserve_client.messages import Parameters
 from trtserve_client.metadata import ModelMetadata, TensorMetadata
 from trtserve_client.result import ParameterValue
+from trtserve_client.settings import LogValue, TraceValue
+from trtserve_protos import oip
+from trtserve_protos.pool import POOL
 
 _FILES = (".npy", ".npz", ".json")
 _SHOWN = 200
@@ -55,12 +60,51 @@ def image_input(model: ModelMetadata, name: str | None, given: Mapping[str, obje
     raise InputError(f"--image-input NAME must name the input for the image; model {model.name!r} takes {inputs}")
 
 
+def config_from_word(word: str | None) -> Config | None:
+    """The configuration in JSON that the word is; of @FILE, that in the file, or a config.pbtxt. Raises InputError."""
+    if word is None or not word.startswith("@"):
+        return word
+    try:
+        text = Path(word[1:]).read_text("utf-8")
+        is_pbtxt = word.endswith(".pbtxt")
+        return text_format.Parse(text, oip.ModelConfig(), descriptor_pool=POOL) if is_pbtxt else text
+    except (OSError, ValueError, text_format.ParseError) as error:
+        raise InputError(f"--config: file {word[1:]!r} cannot be read: {error}") from error
+
+
+def files_from_words(words: Iterable[str]) -> dict[str, bytes]:
+    """The content of files from words NAME=FILE. Raises InputError."""
+    files = {}
+    for name, path in _pairs(words, "--file", "NAME=FILE"):
+        try:
+            files[name] = Path(path).read_bytes()
+        except (OSError, ValueError) as error:
+            raise InputError(f"--file {name}: {path!r} cannot be read: {error}") from error
+    return files
+
+
+def trace_changes_from_words(words: Iterable[str]) -> dict[str, TraceValue]:
+    """Trace settings from words NAME=VALUE, several values with commas; none takes a change back."""
+    return {name: text.split(",") if text else None for name, text in _pairs(words, "", "NAME=VALUE")}
+
+
+def log_changes_from_words(words: Iterable[str]) -> dict[str, LogValue]:
+    """Log settings from words NAME=VALUE: true, false and whole numbers, all else is text; none takes a change back."""
+    return {name: _log_value(text) for name, text in _pairs(words, "", "NAME=VALUE")}
+
+
+def _log_value(text: str) -> LogValue:
+    if text in ("true", "false"):
+        return text == "true"
+    return int(text) if text.isdecimal() and len(text) < 11 else text or None
+
+
 def _pairs(words: Iterable[str], option: str, form: str) -> list[tuple[str, str]]:
     pairs = []
     for word in words:
         name, separator, text = word.partition("=")
         if not (name and separator):
-            raise InputError(f"{option} {word!r} given, {form} wanted")
+            raise InputError(f"{option} {word!r} given, {form} wanted".lstrip())
         pairs.append((name, text))
     return pairs
 

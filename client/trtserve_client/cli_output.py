@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +25,11 @@ class ClassScore:
     label: str
 
 
+def print_answer(arguments: argparse.Namespace, text: str, document: object) -> None:
+    """Prints one or the other, as --json says."""
+    print(json.dumps(document, ensure_ascii=False) if arguments.json else text)
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Rows as columns of text, each as wide as its widest cell."""
     cells = [list(header), *([str(cell) for cell in row] for row in rows)]
@@ -36,6 +43,12 @@ def models_text(models: Sequence[ModelIndex]) -> str:
     if not models:
         return "the server knows no models"
     return table(("name", "version", "state", "reason"), [(m.name, m.version, m.state, m.reason) for m in models])
+
+
+def settings_text(settings: Mapping[str, object]) -> str:
+    """Names and values as a table."""
+    shown = {name: str(value).lower() if isinstance(value, bool) else value for name, value in settings.items()}
+    return table(("setting", "value"), shown.items())
 
 
 def model_text(model: ModelMetadata, state: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import grpc
 
@@ -17,10 +17,12 @@ from trtserve_client.errors import (
     ClientError,
     ClosedClientError,
     ForkedClientError,
+    InputError,
     InvalidRequest,
     NotFound,
     error_from_status,
 )
+from trtserve_client.inputs import Inputs, Tensor, arrays_from_inputs, fit_inputs
 from trtserve_client.metadata import ModelMetadata
 
 CallMetadata = Mapping[str, str | bytes] | Sequence[tuple[str, str | bytes]]
@@ -76,6 +78,16 @@ class Endpoint:
         except (grpc.RpcError, grpc.aio.UsageError, ValueError) as error:
             # The last two come from a channel that another thread or task has just closed.
             raise self._error_from_call(error, model) from error
+
+    def fitted(self, model: str, version: str, inputs: Inputs, *, check: bool) -> dict[str, Tensor] | None:
+        """The arrays to be sent; None where the model's metadata has to be fetched first, to check them against it."""
+        if not check:
+            return arrays_from_inputs(inputs)
+        if (known := self.known.get((model, version))) is not None:
+            # Unfit for what was known may be fit for what was loaded since, so only a fresh look may raise.
+            with suppress(InputError):
+                return fit_inputs(known, inputs)
+        return None
 
     def forget(self, model: str) -> None:
         """Drops what is known of `model`: it may be another than it was when its metadata was fetched."""

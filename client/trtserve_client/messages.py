@@ -65,7 +65,8 @@ def stream_request(model: str, arrays: Mapping[str, Tensor], *, outputs: Outputs
 def result_from_response(message: bytes | memoryview, outputs: Outputs | None = None) -> Result:
     """The Result of a ModelInferResponse, whose tensors may be raw or typed contents. Raises BadResponse.
 
-    `outputs` are those that the request asked for, which says what lies in shared memory.
+    `outputs` are those that the request asked for, which says what lies in shared memory. What lies in that of a GPU
+    is left out.
     """
     rooms = outputs if isinstance(outputs, Mapping) else {}
     try:
@@ -98,6 +99,8 @@ def _arrays_from_outputs(
     for index, output in enumerate(header.outputs):
         datatype = dtypes.from_name(output.datatype)
         room = rooms.get(output.name)
+        if isinstance(room, SharedRoom) and not room.memory.on_host:
+            continue
         if isinstance(room, SharedRoom):
             size = output.parameters[SIZE_PARAMETER].int64_param if SIZE_PARAMETER in output.parameters else None
             array = room.read(output.datatype, output.shape, size)

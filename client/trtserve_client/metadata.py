@@ -75,6 +75,15 @@ class SharedMemoryStatus:
     byte_size: int
 
 
+@dataclass(frozen=True)
+class CudaSharedMemoryStatus:
+    """Memory of a GPU that a server knows."""
+
+    name: str
+    device_id: int
+    byte_size: int
+
+
 def model_metadata_from_response(response: oip.ModelMetadataResponse) -> ModelMetadata:
     """The record of a ModelMetadata answer."""
     return ModelMetadata(
@@ -101,5 +110,15 @@ def shared_memory_status_from_response(response: oip.SystemSharedMemoryStatusRes
     """The records of a SystemSharedMemoryStatus answer, by their names."""
     return [
         SharedMemoryStatus(name, region.key, region.offset, region.byte_size)
+        for name, region in sorted(response.regions.items())
+    ]
+
+
+def cuda_shared_memory_status_from_response(
+    response: oip.CudaSharedMemoryStatusResponse,
+) -> list[CudaSharedMemoryStatus]:
+    """The records of a CudaSharedMemoryStatus answer, by their names."""
+    return [
+        CudaSharedMemoryStatus(name, region.device_id, region.byte_size)
         for name, region in sorted(response.regions.items())
     ]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -30,12 +30,32 @@ ALIGNMENT = 64
 """Where places begin: at a multiple of so many bytes."""
 
 
+class Region(Protocol):
+    """Memory that a server can be told of. `on_host` says whether `view` gives its bytes."""
+
+    @property
+    def name(self) -> str:
+        """What it is registered as."""
+        ...
+
+    @property
+    def on_host(self) -> bool:
+        """False where this process cannot look into it."""
+        ...
+
+    def view(self, offset: int, byte_size: int) -> memoryview:
+        """The bytes of a place."""
+        ...
+
+
 class SharedMemory:
     """`byte_size` bytes of POSIX shared memory, made and, with `close`, taken away by this process.
 
     `key` is its name on this machine, by default one that nobody else has; `name` is what it is registered as, by
     default the same. Places in it are handed out from its beginning. Raises ClientError where it cannot be made.
     """
+
+    on_host = True
 
     def __init__(self, byte_size: int, *, name: str = "", key: str = "") -> None:
         if byte_size < 1:
@@ -55,10 +75,7 @@ class SharedMemory:
 
     def tensor(self, shape: Sequence[int], dtype: Any) -> SharedTensor:
         """Room for an array of this shape and numpy type, as input or as output. Raises InputError."""
-        try:
-            datatype = dtypes.from_numpy(np.dtype(dtype))
-        except ProtocolError as error:
-            raise InputError(f"a tensor in shared memory: {error}") from error
+        datatype = datatype_of(dtype)
         if not datatype.item_size:
             raise InputError("BYTES have no fixed size: put() takes their array, room() makes place for an output")
         shape = tuple(shape)
@@ -122,7 +139,7 @@ class SharedMemory:
 class SharedRoom:
     """A place in shared memory, to be given as an output: outputs={"y": room}."""
 
-    memory: SharedMemory
+    memory: Region
     offset: int
     byte_size: int
 
@@ -161,6 +178,14 @@ class SharedTensor(SharedRoom):
     def array(self) -> np.ndarray:
         """The tensor as an array over the shared memory, to be filled and read; of BYTES a copy."""
         return self.read(self.datatype, self.shape, self.byte_size)
+
+
+def datatype_of(dtype: Any) -> dtypes.DataType:
+    """The datatype of a numpy type. Raises InputError where the wire has none."""
+    try:
+        return dtypes.from_numpy(np.dtype(dtype))
+    except ProtocolError as error:
+        raise InputError(f"a tensor in shared memory: {error}") from error
 
 
 def _path(key: str) -> str:

@@ -45,11 +45,12 @@ class OutputAccuracy:
 
 @dataclass(frozen=True)
 class AccuracyReport:
-    """Every output, and on how many samples; `made_up` says that they were not real ones."""
+    """Every output, and on how many samples: those of the file with this digest, or made-up ones."""
 
     outputs: tuple[OutputAccuracy, ...]
     samples: int
     made_up: bool
+    samples_sha256: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values."""

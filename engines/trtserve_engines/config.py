@@ -53,6 +53,10 @@ def check_at_least(config: Any, minimum: int, *names: str) -> None:
             raise ConfigError(f"{name} = {value}; it must be at least {minimum}")
 
 
+MAX_THREADS = 1024
+"""Of one model. ONNX Runtime makes as many as it is told to, and the machine stands still meanwhile."""
+
+
 @dataclass(frozen=True)
 class OnnxRuntimeOptions:
     """How ONNX Runtime executes a model."""
@@ -67,6 +71,11 @@ class OnnxRuntimeOptions:
     memory_pattern: bool = option(True, "plan memory once per input shape")
     spinning: bool = option(False, "idle threads spin for work: faster on cores of their own, wasteful on shared ones")
 
+    tf32: bool = option(True, "on a GPU, FP32 matrix products may use TensorFloat-32 (10 bits of mantissa)")
+
     def __post_init__(self) -> None:
         check_choices(self)
         check_at_least(self, 0, "intra_op_threads", "inter_op_threads")
+        for name in ("intra_op_threads", "inter_op_threads"):
+            if getattr(self, name) > MAX_THREADS:
+                raise ConfigError(f"{name} = {getattr(self, name)}; it must be at most {MAX_THREADS}")

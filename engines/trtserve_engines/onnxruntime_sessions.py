@@ -57,7 +57,7 @@ def open_sessions(path: Path, options: OnnxRuntimeOptions, gpu: int | None = Non
     try:
         if gpu is not None:
             settings = _session_options(ort, options, options.intra_op_threads)
-            return {options.intra_op_threads: open_cuda_session(path, settings, gpu)}
+            return {options.intra_op_threads: open_cuda_session(path, settings, gpu, tf32=options.tf32)}
         if len(choices) > 1:
             return _open_sharing(ort, path, options, choices)
         (threads,) = choices

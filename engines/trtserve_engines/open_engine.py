@@ -9,7 +9,7 @@ from trtserve_engines.config import OnnxRuntimeOptions
 from trtserve_engines.engine import Engine
 from trtserve_engines.look_at_machine import look_at_machine
 from trtserve_engines.onnx_model import OnnxModel
-from trtserve_engines.tensorrt.step import Watch
+from trtserve_engines.step import Watch
 from trtserve_engines.tensorrt.tensorrt_options import TensorRtOptions
 
 log = logging.getLogger(__name__)

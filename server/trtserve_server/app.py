@@ -47,6 +47,7 @@ from trtserve_server.tracing import Tracer
 log = logging.getLogger(__name__)
 
 _MAX_PENDING = 1_000_000
+_BUILDS = 16  # models that build an engine or wait to; of those for one GPU one builds
 """Calls that gRPC holds until the event loop takes them."""
 
 _HANDSHAKE_MS = 10_000
@@ -74,7 +75,7 @@ class App:
         self._executors = (
             ThreadPoolExecutor(config.load_threads, "load"),
             ThreadPoolExecutor(1, "repository"),
-            ThreadPoolExecutor(1, "build"),
+            ThreadPoolExecutor(_BUILDS, "build"),
         )
         self.registry = Registry(config, host, *self._executors)
         self.registry.on_change = self._publish_health

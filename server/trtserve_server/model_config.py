@@ -17,7 +17,7 @@ from trtserve_engines.config import (
 )
 from trtserve_engines.tensorrt.tensorrt_config import TensorRtConfig
 from trtserve_server.gpu_config import InstanceGroupConfig, check_batch_of_profile, check_instances
-from trtserve_server.tensor_config import TensorConfig, WarmupConfig, check_inside
+from trtserve_server.tensor_config import TensorConfig, WarmupConfig, check_inside, check_runs
 
 TIMEOUT_ACTIONS = ("reject", "delay")
 
@@ -142,6 +142,7 @@ class ModelConfig:
             raise ConfigError(f"instance_groups and {given} both say where instances are; leave one of them out")
         check_batch_of_profile(self.tensorrt)
         check_inside("filename", self.filename)
+        check_runs(self.warmup_runs, self.warmup)
         known = self.batching.priority_levels
         for level in self.levels:
             if level.level > known:

@@ -166,6 +166,8 @@ def _tensor(tensor: Any) -> dict[str, Any]:
         values["datatype"] = _datatype_name(tensor.data_type, tensor.name)
     if tensor.dims:
         values["dims"] = list(tensor.dims)
+    if tensor.HasField("reshape"):
+        values["reshape"] = list(tensor.reshape.shape)
     return values
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
 from trtserve_engines.config import ConfigError, check_at_least, option
 
 ZERO, RANDOM = "zero", "random"
+MAX_WARMUP_RUNS = 1000
+MAX_DIMENSIONS = 31
+"""Numpy's, of every version, less one for the batch."""
 
 
 @dataclass(frozen=True)
@@ -17,10 +21,13 @@ class TensorConfig:
     name: str = option("", "the tensor's name in the graph")
     datatype: str = option("", "its datatype, for example FP32; empty = as in the graph")
     dims: tuple[int, ...] | None = option(None, "its shape without the batch dimension; absent = as in the graph")
+    reshape: tuple[int, ...] | None = option(None, "its shape in the graph, where that is another than dims")
     label_filename: str = option("", "file beside the configuration with one label per line, for classification")
 
     def __post_init__(self) -> None:
         check_inside("label_filename", self.label_filename)
+        check_shape("dims", self.dims)
+        check_shape("reshape", self.reshape)
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class WarmupInput:
 
     def __post_init__(self) -> None:
         check_inside("data", self.data)
+        check_shape("dims", self.dims)
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,27 @@ class WarmupConfig:
     def __post_init__(self) -> None:
         check_at_least(self, 0, "batch_size")
         check_at_least(self, 1, "count")
+
+
+def check_runs(made_up: int, requests: Sequence[WarmupConfig]) -> None:
+    """Raises ConfigError for more runs than a model may have before it is ready.
+
+    Nothing ends them, and those of a quick model on the CPU are the event loop's.
+    """
+    runs = made_up + sum(request.count for request in requests)
+    if runs > MAX_WARMUP_RUNS:
+        raise ConfigError(
+            f"warmup_runs and the counts of warmup are {runs} runs together; a model may have at most {MAX_WARMUP_RUNS}"
+        )
+
+
+def check_shape(name: str, shape: Sequence[int] | None) -> None:
+    """Raises ConfigError for what no tensor can have."""
+    if shape is not None and (len(shape) > MAX_DIMENSIONS or any(size < -1 for size in shape)):
+        shown = f"{list(shape[:MAX_DIMENSIONS])}" + (" ..." if len(shape) > MAX_DIMENSIONS else "")
+        raise ConfigError(
+            f"{name} = {shown}; wanted are at most {MAX_DIMENSIONS} sizes of 0 or more, or -1 where any size goes"
+        )
 
 
 def check_inside(name: str, path: str) -> None:

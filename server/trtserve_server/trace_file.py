@@ -18,6 +18,7 @@ import numpy as np
 
 from trtserve_protos import dtypes
 from trtserve_server.config import TENSORS, TIMESTAMPS
+from trtserve_server.errors import RequestCancelled
 from trtserve_server.request import InferResponse, Outcome
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,10 @@ _END = b"\n]\n"
 
 @dataclass(slots=True)
 class Trace:
-    """One traced request. Times are in seconds of the monotonic clock; `outcome` comes with its end."""
+    """One traced request. Times are in seconds of the monotonic clock; `outcome` comes with its end.
+
+    `send_started` is 0 where the sending of the answer was not followed.
+    """
 
     number: int
     model: str
@@ -44,6 +48,8 @@ class Trace:
     arrived: float
     ended: float = 0.0
     outcome: Outcome | None = None
+    send_started: float = 0.0
+    send_ended: float = 0.0
 
     def records(self) -> Iterator[Record]:
         """What the file holds of the request."""
@@ -58,6 +64,7 @@ class Trace:
                 yield from self._tensors("TENSOR_BACKEND_OUTPUT", self.outcome.outputs)
 
     def _timestamps(self) -> Iterator[tuple[str, float]]:
+        yield "GRPC_WAITREAD_END", self.arrived
         yield "REQUEST_START", self.arrived
         yield "QUEUE_START", self.arrived
         if isinstance(self.outcome, InferResponse):
@@ -68,7 +75,12 @@ class Trace:
             yield "COMPUTE_INPUT_END", gathered
             yield "COMPUTE_OUTPUT_START", computed
             yield "COMPUTE_END", computed + timing.output_ns / _NS
+        if not isinstance(self.outcome, RequestCancelled):
+            yield "INFER_RESPONSE_COMPLETE", self.ended  # the answer or the error is the transport's from here on
         yield "REQUEST_END", self.ended
+        if self.send_started:
+            yield "GRPC_SEND_START", self.send_started
+            yield "GRPC_SEND_END", self.send_ended
 
     def _tensors(self, activity: str, arrays: Mapping[str, np.ndarray]) -> Iterator[Record]:
         for name, array in arrays.items():

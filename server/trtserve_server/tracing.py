@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from time import monotonic
 from typing import Any
@@ -48,6 +49,38 @@ class _Scope:
         if self.left > 0:
             self.left -= 1
         return True
+
+
+class Traced:
+    """Completes a request and records its end; where a call is followed, the sending of its answer too."""
+
+    def __init__(self, trace: Trace, complete: Complete, finish: Callable[[Trace], None]) -> None:
+        self._trace = trace
+        self._complete = complete
+        self._finish = finish
+        self._is_followed = False
+
+    def __call__(self, outcome: Outcome) -> None:
+        """What the request is completed with."""
+        self._trace.ended, self._trace.outcome = monotonic(), outcome
+        if not self._is_followed:
+            self._finish(self._trace)
+        self._complete(outcome)
+
+    def follow(self) -> None:
+        """The trace is finished by `sent` from now on."""
+        self._is_followed = True
+
+    def sending(self) -> None:
+        """The answer is handed to the transport."""
+        self._trace.send_started = monotonic()
+
+    def sent(self, _: object = None) -> None:
+        """The call has ended, as far as this server has to do with it; maybe without an answer."""
+        self._is_followed = False
+        self._trace.send_ended = monotonic()
+        if self._trace.outcome is not None:
+            self._finish(self._trace)
 
 
 class Tracer:
@@ -105,13 +138,7 @@ class Tracer:
             return complete
         trace = Trace(next(self._numbers), *model, request_id, scope.settings.level, inputs, arrived)
         self._look()
-
-        def end(outcome: Outcome) -> None:
-            trace.ended, trace.outcome = monotonic(), outcome
-            self._finish(scope, trace)
-            complete(outcome)
-
-        return end
+        return Traced(trace, complete, partial(self._finish, scope))
 
     def flush(self) -> None:
         """Writes what has been recorded and waits for more of its file."""
@@ -120,7 +147,8 @@ class Tracer:
 
     def _finish(self, scope: _Scope, trace: Trace) -> None:
         scope.finished.append(trace)
-        if len(scope.finished) >= max(1, scope.settings.log_frequency) or scope.left == 0:
+        is_past = scope not in (self._global, *self._scopes.values())  # settings have changed meanwhile
+        if len(scope.finished) >= max(1, scope.settings.log_frequency) or scope.left == 0 or is_past:
             self._flush(scope)
 
     def _flush(self, scope: _Scope | None) -> None:

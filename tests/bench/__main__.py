@@ -1,5 +1,6 @@
 """`./build.sh bench [NAME...]`: measures, prints each figure as a ratio to a baseline of the same run, and its target.
 
+Every load on a server is trtserve-load's. The core, the simulation, imports and host costs have no server to send to.
 Exit status 1 where a target is missed.
 """
 
@@ -15,6 +16,7 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
+from tests.bench.grpc_client import GrpcClient
 from tests.bench.harness import Harness
 from tests.bench.load import drive_by
 from tests.bench.writing import documented, write_all
@@ -43,8 +45,11 @@ def main() -> int:
     parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="which to run; all by default")
     parser.add_argument("--rounds", type=int, default=5, help="pairs of measurements of each figure")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of one measurement")
-    parser.add_argument("--harness", action="store_true", help="send by trtserve-load's workers, not by this process")
-    parser.add_argument("--write", action="store_true", help="and write docs/benchmarks.*; implies --harness")
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument(
+        "--grpc-client", action="store_true", help="closed loops by gRPC's asyncio client, for its view"
+    )
+    either.add_argument("--write", action="store_true", help="and write docs/benchmarks.*")
     arguments = parser.parse_args()
     packages = ", ".join(f"{name} {version(name)}" for name in ("grpcio", "protobuf", "numpy", "onnxruntime", "uvloop"))
     machine = f"{environment()['machine']}, Python {platform.python_version()}"
@@ -52,8 +57,7 @@ def main() -> int:
     print(f"median of {arguments.rounds} rounds in turn; the load shares the machine with the server\n")
     ratios = []
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        if arguments.harness or arguments.write:
-            stack.enter_context(drive_by(stack.enter_context(Harness())))
+        stack.enter_context(drive_by(GrpcClient() if arguments.grpc_client else stack.enter_context(Harness())))
         for name in arguments.names or NAMES:
             for ratio in import_module(f"tests.bench.{name}").run(Path(folder), arguments.rounds, arguments.seconds):
                 print(ratio, flush=True)

@@ -1,27 +1,17 @@
-"""A closed loop of unary calls: messages made once, sent again and again, from this process or by trtserve-load.
+"""The load of the benches: trtserve-load's workers, or gRPC's asyncio client in this process for another view.
 
-`drive_by` chooses; without it this process sends.
+Messages are made once and sent again and again. `drive_by` chooses who sends.
 """
 
 from __future__ import annotations
 
-import asyncio
-import statistics
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-import grpc.aio
 import numpy as np
-import uvloop
 
-from tests.bench.harness import Harness
 from trtserve_protos import oip, tensors, wire
-
-_harness: list[Harness] = []
-
-INFER = oip.METHODS["ModelInfer"].path
 
 
 class Load(NamedTuple):
@@ -31,6 +21,17 @@ class Load(NamedTuple):
     p50_s: float
 
 
+class Driver(Protocol):
+    """Who sends."""
+
+    def closed_loop(self, url: str, data: bytes, concurrency: int, seconds: float, *, stream: bool) -> Load:
+        """See below."""
+        ...
+
+
+_drivers: list[Driver] = []
+
+
 def request(model: str, name: str, array: np.ndarray) -> bytes:
     """A request message with one input, in raw form."""
     message = oip.ModelInferRequest(model_name=model)
@@ -38,42 +39,16 @@ def request(model: str, name: str, array: np.ndarray) -> bytes:
     return wire.encode_infer_request(message, [tensors.raw_from_array(array)])
 
 
-def closed_loop(url: str, data: bytes, concurrency: int, seconds: float) -> Load:
-    """Keeps `concurrency` calls in flight for `seconds`, after a short warm-up."""
-    if _harness:
-        return Load(*_harness[-1].closed_loop(url, data, concurrency, seconds))
-    return uvloop.run(_closed_loop(url, data, concurrency, seconds))
+def closed_loop(url: str, data: bytes, concurrency: int, seconds: float, *, stream: bool = False) -> Load:
+    """Keeps `concurrency` calls, or requests on one stream, in flight for `seconds`, after a short warm-up."""
+    return _drivers[-1].closed_loop(url, data, concurrency, seconds, stream=stream)
 
 
 @contextmanager
-def drive_by(harness: Harness) -> Iterator[None]:
-    """Every closed loop within is driven by the harness."""
-    _harness.append(harness)
+def drive_by(driver: Driver) -> Iterator[None]:
+    """Every closed loop within is driven by it."""
+    _drivers.append(driver)
     try:
         yield
     finally:
-        _harness.pop()
-
-
-async def _closed_loop(url: str, data: bytes, concurrency: int, seconds: float) -> Load:
-    unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-    async with grpc.aio.insecure_channel(url, options=unlimited) as channel:
-        call = channel.unary_unary(INFER)
-        await call(data, wait_for_ready=True)
-        await _drive(call, data, concurrency, seconds / 5)
-        start = time.perf_counter()
-        latencies = await _drive(call, data, concurrency, seconds)
-        return Load(len(latencies) / (time.perf_counter() - start), statistics.median(latencies))
-
-
-async def _drive(call: grpc.aio.UnaryUnaryMultiCallable, data: bytes, concurrency: int, seconds: float) -> list[float]:
-    latencies: list[float] = []
-    end = time.perf_counter() + seconds
-
-    async def worker() -> None:
-        while (start := time.perf_counter()) < end:
-            await call(data)
-            latencies.append(time.perf_counter() - start)
-
-    await asyncio.gather(*(worker() for _ in range(concurrency)))
-    return latencies
+        _drivers.pop()

@@ -1,6 +1,6 @@
 """Draws ratios with their targets as a small SVG that stands by itself, in light and in dark.
 
-`python -m tests.bench.pictures FIGURES.json FOLDER` draws the two pictures of a run again.
+`python -m tests.bench.pictures FIGURES.json FOLDER` draws the pictures of a run again.
 """
 
 from __future__ import annotations
@@ -25,6 +25,31 @@ svg{font-family:system-ui,sans-serif;color-scheme:light dark;
 </style>"""
 
 
+SHORT = (
+    "600 kB both ways, 4 concurrent: rate / baseline",
+    "tiny, 16 concurrent: rate / baseline",
+    "tiny, stream with 16 in flight: rate / 16 unary",
+    "convnet, 8 concurrent: rate / ONNX Runtime alone",
+    "overload x 2: goodput / capacity",
+    "16 concurrent: driven / by perf_analyzer",
+    "tiny, 1 at a time: p50 / baseline",
+    "import trtserve_client / import grpc, numpy",
+    "overload x 2: p99 of answers / deadline",
+    "overload x 2: median of refusals / 5 ms",
+)
+"""The figures of the README's pair, in which whoever decides on a server is interested, met or missed."""
+
+
+def pictures_of(ratios: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Every picture by its file name: all figures, and the short pair for the README."""
+    short = sorted((each for each in ratios if each["name"] in SHORT), key=lambda each: SHORT.index(each["name"]))
+    return {
+        f"{name}-{'more' if more else 'less'}.svg": picture(shown, more_is_better=more)
+        for name, shown in (("benchmarks", ratios), ("readme", short))
+        for more in (True, False)
+    }
+
+
 def picture(ratios: Sequence[dict[str, Any]], *, more_is_better: bool) -> str:
     """The ratios of one kind: bars with the spread of the rounds, those that miss their target in another colour."""
     shown = [ratio for ratio in ratios if ratio["at_least"] is more_is_better]
@@ -47,8 +72,6 @@ def picture(ratios: Sequence[dict[str, Any]], *, more_is_better: bool) -> str:
 
 
 if __name__ == "__main__":
-    from tests.bench.writing import PICTURES
-
     document = json.loads(Path(sys.argv[1]).read_text("utf-8"))
-    for name, more in PICTURES.items():
-        Path(sys.argv[2], name).write_text(picture(document["ratios"], more_is_better=more), "utf-8")
+    for name, text in pictures_of(document["ratios"]).items():
+        Path(sys.argv[2], name).write_text(text, "utf-8")

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md, its figures as JSON, and two pictures for the README, from what a run of the bench measured."""
+"""docs/benchmarks.md, its figures as JSON, and the pictures of it and of the README, from what the bench measured."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.bench.pictures import picture
+from tests.bench.pictures import pictures_of
 
 FIGURES = "benchmarks.json"
 PAGE = "benchmarks.md"
-PICTURES = {"benchmarks-more.svg": True, "benchmarks-less.svg": False}
-"""File names, and whether the picture shows figures of which more is better."""
 
 
 def write_all(folder: Path, document: dict[str, Any]) -> list[Path]:
     """Writes the page, the figures and the pictures into `folder`; gives their paths."""
     folder.mkdir(exist_ok=True)
     texts = {FIGURES: json.dumps(document, indent=1) + "\n", PAGE: page(document)}
-    texts |= {name: picture(document["ratios"], more_is_better=more) for name, more in PICTURES.items()}
+    texts |= pictures_of(document["ratios"])
     for name, text in texts.items():
         (folder / name).write_text(text, "utf-8")
     return [folder / name for name in texts]
@@ -31,8 +29,10 @@ def page(document: dict[str, Any]) -> str:
     return f"""# Benchmarks
 
 Each figure is a ratio to a baseline that was measured in turn with it, in the same run, on the same machine: what
-disturbs the machine disturbs both. It says more than a rate, which is that of the machine. The load comes from
-trtserve-load's workers and shares the machine with the server.
+disturbs the machine disturbs both. It says more than a rate, which is that of the machine. Every load on a server
+comes from trtserve-load's workers, but for perf_analyzer's own, and shares the machine with the server. The figures of
+the core, the simulation, imports, the statistics' cost and TensorRT's host cost are of code by itself: there is no
+server to send to.
 
 - Machine: {document["machine"]}
 - Packages: {document["packages"]}

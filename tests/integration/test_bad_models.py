@@ -252,7 +252,7 @@ def a_backend_for_other_models(folder: Path) -> None:
     configured(folder, 'backend: "python"')
 
 
-@case("bad/config.pbtxt", "input.reshape cannot be served", "export the model")
+@case("bad/config.pbtxt", "reshape [2, 2] is configured", "the graph has [4]")
 def a_reshape(folder: Path) -> None:
     configured(folder, 'max_batch_size: 8 input { name: "x" dims: 4 reshape { shape: [2, 2] } }')
 

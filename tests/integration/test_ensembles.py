@@ -20,6 +20,7 @@ from trtserve_engines.options import build
 from trtserve_protos import oip
 from trtserve_server.config import ModelConfig, ServerConfig
 from trtserve_server.models.effective import effective_text
+from trtserve_server.models.ensemble import MAX_DEPTH
 from trtserve_server.models.repository import scan
 
 ONES = np.ones((1, 4), np.float32)
@@ -191,6 +192,24 @@ def test_an_ensemble_can_be_a_step_and_can_keep_answers(start: Callable[..., Cli
         np.testing.assert_array_equal(client.infer(infer_request("twelve", {"in": ONES}))["out"], 12 * ONES)
     assert client.statistics("twelve").inference_stats.cache_hit.count == 1
     assert client.statistics("double").execution_count == 2
+
+
+def test_ensembles_lie_in_each_other_up_to_a_bound(start: Callable[..., Client], repository: Path) -> None:
+    for depth in range(1, MAX_DEPTH + 2):
+        part = f"nest{depth - 1}" if depth > 1 else "double"
+        put_ensemble(
+            repository,
+            f"nest{depth}",
+            f'response_cache = true\n[[ensemble]]\nmodel = "{part}"\ninputs = {{ x = "x" }}\noutputs = {{ y = "y" }}',
+        )
+    client = start()
+    for _ in range(2):
+        np.testing.assert_array_equal(client.infer(infer_request(f"nest{MAX_DEPTH}", {"x": ONES}))["y"], 2 * ONES)
+    # One from the cache of the innermost comes back through all the others without a run.
+    client.infer(infer_request("nest1", {"x": 3 * ONES}))
+    np.testing.assert_array_equal(client.infer(infer_request(f"nest{MAX_DEPTH}", {"x": 3 * ONES}))["y"], 6 * ONES)
+    state, reason = client.states()[f"nest{MAX_DEPTH + 1}"]
+    assert state == "UNAVAILABLE" and f"{MAX_DEPTH + 1} deep in each other" in reason
 
 
 REFUSED = {

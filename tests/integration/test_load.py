@@ -18,6 +18,8 @@ import pytest
 
 from tests.models import make_models
 from tests.support.running_server import RunningServer
+from tests.support.server_process import ServerProcess
+from trtserve_client import Client
 from trtserve_client.load.cli import main
 
 WAIT_S = 60.0
@@ -160,6 +162,22 @@ def test_tensors_in_shared_memory(measure: Measure) -> None:
     assert [path for path in Path("/dev/shm").iterdir() if path.name.startswith(f"trtserve-{os.getpid()}-")] == []
 
 
+@pytest.mark.parametrize(
+    "words", [("--concurrency", "2"), ("--streams", "1", "--in-flight", "2"), ("--shared-memory",)]
+)
+def test_the_phases_of_every_request_by_its_answers_timing(measure: Measure, words: tuple[str, ...]) -> None:
+    if words == ("--shared-memory",):
+        words = (*words, "--concurrency", "2")
+    document = measure("batches", *words, "--timing", "--count", "20", "--warmup-s", "0")
+    run = only_run(document)
+    timings = run["timings"]
+    assert timings["compute"]["p50"] == pytest.approx(20, rel=0.5)
+    parts = sum(each["mean"] for name, each in timings.items() if name != "batch_rows")
+    assert parts == pytest.approx(run["mean"], rel=0.02)
+    assert 1 <= timings["batch_rows"]["p50"] <= 4.01
+    assert re.search(r"waiting for its turn +\d", document["output"])
+
+
 def test_a_trace_is_replayed_with_its_inputs_and_its_timing(
     measure: Measure, server: RunningServer, tmp_path: Path
 ) -> None:
@@ -279,6 +297,39 @@ def test_an_interrupt_prints_what_was_measured_so_far(server: RunningServer) -> 
     assert code == 130
     assert "Interrupted: what was measured until then." in output
     assert re.search(r"2 at once +[1-9]", output)
+
+
+def test_a_server_that_is_killed_under_load_is_counted_as_errors(tmp_path: Path) -> None:
+    server = ServerProcess("--scripted", "m:latency_ms=2")
+    path = tmp_path / "result.json"
+    try:
+        words = (
+            "m",
+            "--concurrency",
+            "2",
+            "--duration-s",
+            "3",
+            "--warmup-s",
+            "0",
+            "--workers",
+            "1",
+            "--json",
+            str(path),
+        )
+        harness = Harness(*words, "--url", server.url)
+        with Client(server.url) as client:
+            while not client.model_statistics("m")[0].inference_count > 20:
+                pass
+        server.signal(signal.SIGKILL)
+        code, output, _ = harness.end()
+    finally:
+        server.close()
+    run = only_run(json.loads(path.read_text()))
+    assert code == 0
+    assert run["answered"] > 0
+    assert set(run["errors"]) == {"UNAVAILABLE"}
+    assert run["server"]["cpu_share"] >= 0
+    assert "UNAVAILABLE" in output
 
 
 def test_a_killed_worker_ends_the_measurement_with_its_reason(server: RunningServer) -> None:

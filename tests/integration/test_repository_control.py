@@ -148,6 +148,8 @@ def test_a_configuration_given_with_the_call_stands_in_for_the_models_own(explic
     assert explicit.call("ModelConfig", name="k").config.max_batch_size == 4
 
 
+NUL_LABEL = '{"output": [{"name": "y", "label_filename": "a\\u0000b"}]}'
+MANY_THREADS = '{"parameters": {"intra_op_thread_count": {"string_value": "99999999"}}}'
 INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
 UNIMPLEMENTED = grpc.StatusCode.UNIMPLEMENTED
 
@@ -168,9 +170,10 @@ UNIMPLEMENTED = grpc.StatusCode.UNIMPLEMENTED
         (load_request("k", config='{"default_model_filename": "../../x.onnx"}'), INVALID, "inside the model's folder"),
         (load_request("k", config='{"default_model_filename": "x\\u0000"}'), INVALID, "inside the model's folder"),
         (load_request("k", config='{"output": [{"label_filename": "/etc/passwd"}]}'), INVALID, "'/etc/passwd'"),
-        (load_request("k", config=True), INVALID, "not a string"),
+        (load_request("k", config=NUL_LABEL), INVALID, "inside the model's folder"),
+        (load_request("k", config=MANY_THREADS), INVALID, "intra_op_threads = 99999999; it must be at most 1024"),
+        (load_request("k", config=True), INVALID, "wanted is a ModelConfig in JSON as a string"),
         (load_request("k", colour="red"), INVALID, "'colour' is unknown"),
-        (load_request("k", file__1=b"x"), UNIMPLEMENTED, "put them into the repository"),
     ],
 )
 def test_what_cannot_be_loaded_is_refused_with_the_reason(

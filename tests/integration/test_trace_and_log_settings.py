@@ -94,7 +94,33 @@ def test_requests_are_traced_while_the_setting_says_so(
     tensors = [record["tensor"] for record in records if record.get("activity") == "TENSOR_BACKEND_OUTPUT"]
     assert tensors == [{"name": "y", "data": "2.0,2.0,2.0,2.0", "shape": "1,4", "dtype": "FP32"}] * 2
     stamps = [(record["id"], record["timestamps"][0]["ns"]) for record in records if "timestamps" in record]
-    assert stamps == sorted(stamps) and len(stamps) == 14
+    assert stamps == sorted(stamps) and len(stamps) == 20
+    names = {
+        number: [r["timestamps"][0]["name"] for r in records if r["id"] == number and "timestamps" in r]
+        for number in (1, 2)
+    }
+    assert names[1] == [*names[2], "GRPC_SEND_START", "GRPC_SEND_END"]
+    assert names[2][0] == "GRPC_WAITREAD_END" and names[2][-2:] == ["INFER_RESPONSE_COMPLETE", "REQUEST_END"]
+
+
+def test_a_call_that_its_caller_gave_up_is_traced_without_an_answer(script: Any, tmp_path: Path) -> None:
+    file = tmp_path / "trace.json"
+    m = script(trace=TraceConfig(file=str(file), level=("TIMESTAMPS",), rate=1), max_running=1)
+    m.gate.shut()
+    first = m.client.future(infer_request("m", {"x": X}, id="first"))
+    m.gate.batch()
+    given_up = m.client.future(infer_request("m", {"x": X}, id="given up"))
+    m.wait_for_queue(1)
+    given_up.cancel()
+    m.wait_for_queue(0)
+    m.gate.open()
+    first.result()
+    m.server.stop()
+    records = json.loads(file.read_text())
+    ids = {record["request_id"]: record["id"] for record in records if "request_id" in record}
+    assert ids.keys() == {"first", "given up"}
+    names = [r["timestamps"][0]["name"] for r in records if r["id"] == ids["given up"] and "timestamps" in r]
+    assert names[-1] == "REQUEST_END" and "GRPC_SEND_START" not in names
 
 
 def test_a_model_can_have_settings_of_its_own(serve: Serve, connect: Connect, tmp_path: Path, model: str) -> None:

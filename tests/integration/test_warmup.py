@@ -102,6 +102,10 @@ def test_strings_are_empty_or_read_from_a_file(warmed: Warmed) -> None:
         (request('input_data_file: "none"'), ["warmup/none cannot be read"]),
         (request('input_data_file: "short"'), ["'w'", "3 bytes"]),
         (request(""), ["'x' has no data"]),
+        (request("zero_data: true", dims="9000000000000"), ["[1, 9000000000000]", "larger than any request"]),
+        (request("zero_data: true", more="count: 4000000000"), ["4000000000 runs", "at most 1000"]),
+        (request("zero_data: true", more="count: 501") * 2, ["1002 runs together", "at most 1000"]),
+        ("model_warmup { count: 1001 }", ["1001 runs", "at most 1000"]),
     ],
 )
 def test_a_request_that_does_not_fit_makes_the_model_unavailable(warmed: Warmed, config: str, words: list[str]) -> None:

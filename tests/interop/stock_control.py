@@ -1,6 +1,6 @@
-"""What tritonclient's control calls do to a trtserve server in explicit mode. Argument: its address. Prints "ok".
+"""What tritonclient's control calls do to a trtserve server in explicit mode. Prints "ok".
 
-The server has `digits` in its repository, not loaded, and a trace file.
+Arguments: its address, and the file of `digits`, which is in its repository and not loaded. It has a trace file.
 """
 
 import asyncio
@@ -33,6 +33,11 @@ def refused(call, status, words):
         raise AssertionError(f"no {status}")
 
 
+def client_files():
+    with open(sys.argv[2], "rb") as file:
+        return {"file:1/model.onnx": file.read()}
+
+
 def repository(client):
     states = {model.name: model.state for model in client.get_model_repository_index().models}
     assert states == {"digits": "UNAVAILABLE"}
@@ -45,6 +50,13 @@ def repository(client):
     client.load_model("digits", config=json.dumps({"max_batch_size": 4}))
     assert client.get_model_config("digits").config.max_batch_size == 4
     refused(lambda: client.load_model("digits", config="{"), "INVALID_ARGUMENT", "JSON")
+    content = client_files()
+    client.load_model("given", config=json.dumps({"max_batch_size": 2}), files=content)
+    assert client.get_model_config("given").config.max_batch_size == 2
+    given, own = (client.infer(name, tensors()).as_numpy("probabilities") for name in ("given", "digits"))
+    assert np.array_equal(given, own)
+    client.unload_model("given")
+    refused(lambda: client.load_model("given", files=content), "INVALID_ARGUMENT", "config")
     client.unload_model("digits")
     assert not client.is_model_ready("digits")
     refused(lambda: client.infer("digits", tensors()), "UNAVAILABLE", "unloaded")

@@ -13,6 +13,8 @@ MODES = {
     "unary": ([], 1),
     "stream": (["--async", "--streaming", "--concurrency-range", "4"], 1),
     "batches of 8": (["-b", "8"], 8),
+    "shared memory": (["--shared-memory", "system"], 1),
+    "shared memory on a stream": (["--shared-memory", "system", "--async", "--streaming", "-b", "8"], 8),
     "request rate": (["--request-rate-range", "50"], 1),
 }
 
@@ -33,7 +35,7 @@ def server_side(report: str) -> dict[str, int]:
 @pytest.mark.parametrize("mode", MODES)
 def test_perf_analyzer_reports_statistics_that_add_up(serve: Any, root: Any, perf_analyzer: Any, mode: str) -> None:
     arguments, rows = MODES[mode]
-    server = serve(model_repository=(str(root / "examples" / "models"),))
+    server = serve(model_repository=(str(root / "examples" / "models"),), allow_client_shared_memory=True)
     statistics = server.app.registry.find("digits").statistics
     report = perf_analyzer(
         *("-m", "digits", "-u", server.url, "-i", "grpc", "--request-count", str(REQUESTS), "--max-threads", "2"),

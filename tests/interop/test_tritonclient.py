@@ -41,9 +41,9 @@ def test_the_stock_client_controls_the_server(serve, root, run_script, tmp_path)
         model_control_mode="explicit",
         trace=TraceConfig(file=str(file)),
     )
-    assert run_script("stock_control.py", server.url) == "ok\n"
+    assert run_script("stock_control.py", server.url, str(root / "examples/models/digits/1/model.onnx")) == "ok\n"
     server.stop()
     records = json.loads(file.read_text())
     assert [record["request_id"] for record in records if "request_id" in record] == ["traced"]
-    assert sum("timestamps" in record for record in records) == 7
+    assert sum("timestamps" in record for record in records) == 11
     assert {record["tensor"]["name"] for record in records if "tensor" in record} == {"image", "probabilities"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -109,3 +110,70 @@ def convnet(size: int = 64, channels: int = 64, depth: int = 10, seed: int = 0) 
     ]
     image = tensor("image", ["batch", 3, size, size])
     return model(nodes, [image], [tensor("logits", ["batch", 10])], weights)
+
+
+def in_bfloat16(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model of FP32 with BF16 between its first input and its first output, which stay what they are."""
+    nodes, graph = proto.graph.node, proto.graph
+    source, target = graph.input[0].name, graph.output[0].name
+    for node in nodes:
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                if name in (source, target):
+                    names[index] = f"{name}_half"
+    nodes.insert(0, helper.make_node("Cast", [source], [f"{source}_half"], to=TensorProto.BFLOAT16))
+    nodes.append(helper.make_node("Cast", [f"{target}_half"], [target], to=TensorProto.FLOAT))
+    for weight in graph.initializer:
+        array = numpy_helper.to_array(weight)
+        if array.dtype == np.float32:
+            weight.CopyFrom(numpy_helper.from_array(array.astype(ml_dtypes.bfloat16), weight.name))
+    proto.opset_import[0].version, proto.ir_version = 22, 10
+    return proto
+
+
+def transformer(
+    width: int = 32, heads: int = 4, layers: int = 2, detour: float = 0.0, seed: int = 0
+) -> onnx.ModelProto:
+    """A text classifier without training: tokens [batch, length], 0 to 49, to [batch, 5].
+
+    With `detour` its numbers are multiplied by so much and divided by it again before the last layer.
+    """
+    random = np.random.default_rng(0)
+    nodes: list[onnx.NodeProto] = []
+    weights = {
+        "split": np.array([0, 0, heads, width // heads]),
+        "join": np.array([0, 0, width]),
+        "scale": np.array(np.sqrt(width / heads), np.float32),
+        "one": np.ones(width, np.float32),
+        "zero": np.zeros(width, np.float32),
+        "detour": np.array(detour, np.float32),
+    }
+
+    def add(operator: str, *inputs: str, **attributes: object) -> str:
+        output = f"t{len(nodes)}"
+        nodes.append(helper.make_node(operator, inputs, [output], f"{operator}_{output}", **attributes))
+        return output
+
+    def weight(rows: int, columns: int) -> str:
+        name = f"w{len(weights)}"
+        weights[name] = (random.standard_normal((rows, columns)) / np.sqrt(rows)).astype(np.float32)
+        return name
+
+    def split(source: str, perm: Sequence[int]) -> str:
+        return add("Transpose", add("Reshape", add("MatMul", source, weight(width, width)), "split"), perm=perm)
+
+    x = add("Gather", weight(50, width), "tokens")
+    for _ in range(layers):
+        normed = add("LayerNormalization", x, "one", "zero")
+        query, key, value = split(normed, [0, 2, 1, 3]), split(normed, [0, 2, 3, 1]), split(normed, [0, 2, 1, 3])
+        shares = add("Softmax", add("Div", add("MatMul", query, key), "scale"))
+        heard = add("Reshape", add("Transpose", add("MatMul", shares, value), perm=[0, 2, 1, 3]), "join")
+        x = add("Add", x, add("MatMul", heard, weight(width, width)))
+        thought = add("Relu", add("MatMul", x, weight(width, 4 * width)))
+        x = add("Add", x, add("MatMul", thought, weight(4 * width, width)))
+    if detour:
+        x = add("Div", add("Mul", x, "detour"), "detour")
+    mean = add("ReduceMean", x, axes=[1], keepdims=0)
+    nodes.append(helper.make_node("MatMul", [mean, weight(width, 5)], ["logits"], "logits"))
+    tokens = tensor("tokens", ["batch", "length"], TensorProto.INT64)
+    return model(nodes, [tokens], [tensor("logits", ["batch", 5])], weights)

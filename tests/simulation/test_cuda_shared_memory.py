@@ -12,6 +12,7 @@ from tests.models import make_models
 from tests.support.cuda_owner import CudaOwner
 from tests.support.oip_client import Client, infer_request
 from tests.support.running_server import RunningServer
+from trtserve_client import Client as OurClient, CudaSharedMemory, CudaSharedMemoryStatus, NotFound
 
 pytestmark = pytest.mark.simulated
 
@@ -25,6 +26,7 @@ def client(cuda, tmp_path):
         model=(str(path),), allow_client_shared_memory=True, backend="onnxruntime", device="cpu", http_address=""
     )
     connected = Client(server.url)
+    connected.url = server.url
     yield connected
     connected.close()
     server.stop()
@@ -61,6 +63,22 @@ def test_tensors_come_from_and_go_to_memory_of_a_gpu(client, owner):
         owner.put(4, (ONES * number).tobytes())
         client.call("ModelInfer", request())
         assert owner.get(32, 16) == (ONES * 2 * number).tobytes()
+
+
+def test_our_client_registers_refers_to_and_forgets_it(client, owner):
+    memory = CudaSharedMemory("ours", owner.handle, 64)
+    with OurClient(client.url) as ours:
+        ours.register_cuda_shared_memory(memory)
+        assert ours.cuda_shared_memory_status() == [CudaSharedMemoryStatus("ours", 0, 64)]
+        owner.put(0, (ONES * 3).tobytes())
+        x, y = memory.tensor((1, 4), np.float32), memory.room(16, offset=32)
+        assert dict(ours.infer("double", {"x": x}, outputs={"y": y})) == {}
+        assert owner.get(32, 16) == (ONES * 6).tobytes()
+        np.testing.assert_array_equal(ours.infer("double", {"x": x})["y"], ONES * 6)
+        ours.unregister_cuda_shared_memory(memory)
+        assert ours.cuda_shared_memory_status() == []
+        with pytest.raises(NotFound):
+            ours.infer("double", {"x": x})
 
 
 def test_regions_are_listed_and_forgotten_and_their_names_are_unique(client, owner):

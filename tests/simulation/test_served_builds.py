@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
@@ -61,6 +62,11 @@ class BuildGate:
         """Lets the build that was waited for go on."""
         self._held.close()
 
+    def let_through(self) -> None:
+        """Lets go whatever is held now, if anything is."""
+        with contextlib.suppress(OSError):
+            os.close(os.open(self._path, os.O_WRONLY | os.O_NONBLOCK))
+
 
 @pytest.fixture
 def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BuildGate:
@@ -100,7 +106,8 @@ def building(client: Client) -> str:
 # ---- shown ----
 
 
-def test_a_build_is_shown_wherever_one_looks(start, gate):
+def test_a_build_is_shown_wherever_one_looks(start, gate, caplog):
+    caplog.set_level("INFO")
     server, client = start(loaded=False)
     gate.wait()
     server.wait_until(lambda: any(entry.step for entry in server.app.registry.entries()))
@@ -108,9 +115,11 @@ def test_a_build_is_shown_wherever_one_looks(start, gate):
     assert state == "LOADING"
     assert reason.startswith("building ")
     assert next(client.watch("m")) == "NOT_SERVING"
-    error = client.error("ModelInfer", infer_request("m", {"x": ROWS}))
-    assert error.code().name == "UNAVAILABLE"
-    assert re.search(r"is loading \(building .*\); send again later", error.details())
+    server.wait_until(lambda: "m/1: building 11 %" in caplog.text)
+    request = infer_request("m", {"x": ROWS})
+    for error in (client.error("ModelInfer", request), client.error("ModelMetadata", name="m")):
+        assert error.code().name == "UNAVAILABLE"
+        assert re.search(r"is loading \(building .*\); send again later", error.details())
     text = urllib.request.urlopen(server.metrics_url).read().decode()
     assert re.search(r'^trtserve_engine_build_progress\{model="m",version="1"\} [01](\.\d+)?$', text, re.MULTILINE)
     gate.let_go()
@@ -177,6 +186,47 @@ def test_where_the_engine_fails_the_cpu_serves_on_and_says_why(start, tmp_path):
     assert backend(client) == "onnxruntime"
     assert client.infer(infer_request("m", {"x": ROWS}))["y"].shape == (2, 8)
     assert leftovers(tmp_path / "cache") == []
+
+
+# ---- several at once ----
+
+
+@pytest.fixture
+def two_models(serve: Callable[..., RunningServer], gate: BuildGate, tmp_path: Path) -> Callable[..., list[str]]:
+    """Serves two models on these devices and holds their builds: what the index then says of each."""
+
+    def start(*devices: str) -> list[str]:
+        for number, device in enumerate(devices):
+            folder = tmp_path / "repository" / f"m{number}"
+            models.save(models.scale(float(number)), folder / "1" / "model.onnx")
+            (folder / "model.toml").write_text(f'device = "{device}"\n')
+        server = serve(
+            model_repository=(str(tmp_path / "repository"),),
+            backend="tensorrt",
+            engine_cache=str(tmp_path / "cache"),
+            tensorrt=QUICK,
+            loaded=False,
+        )
+        entries = server.app.registry.entries
+        gate.wait()
+        server.wait_until(lambda: all("11 %" in str(each.step) or "waiting" in str(each.step) for each in entries()))
+        steps = sorted(str(each.step).partition(",")[0] for each in entries())
+        gate.let_go()
+        server.wait_until(lambda: gate.let_through() or server.app.ready, WAIT_S)
+        server.stop()
+        return steps
+
+    return start
+
+
+@pytest.mark.simulated(FAKE_CUDA_DEVICES="2")
+def test_two_gpus_build_at_the_same_time(two_models):
+    assert two_models("gpu:0", "gpu:1") == ["building 11 %", "building 11 %"]
+
+
+@pytest.mark.simulated(FAKE_CUDA_DEVICES="2")
+def test_on_one_gpu_a_build_waits_for_the_other(two_models):
+    assert two_models("gpu:1", "gpu:1") == ["building 11 %", "waiting for another build on this GPU"]
 
 
 # ---- cancelled, shared, killed ----

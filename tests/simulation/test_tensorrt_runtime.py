@@ -39,9 +39,10 @@ class Gpu:
         self.folder = folder
         self.things = []
 
-    def engine(self, proto, profiles=(), gpu=0, **options):
+    def engine(self, proto, profiles=(), gpu=0, profiling_verbosity="layer_names_only", **options):
         path = models.save(proto, self.folder / f"{len(self.things)}.onnx")
-        plan = build(path, self.driver, BuildConfig(profiles=profiles), gpu)
+        config = BuildConfig(profiles=profiles, profiling_verbosity=profiling_verbosity)
+        plan = build(path, self.driver, config, gpu)
         engine = TensorRtEngine.load(plan, driver=self.driver, gpu=gpu, config=RuntimeConfig(**options))
         self.things.append(engine)
         return engine
@@ -80,6 +81,17 @@ def assert_linear(result, *parts):
     np.testing.assert_allclose(result.outputs["y"], wanted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("built", "run"),
+    [("detailed", "LAYER_NAMES_ONLY"), ("layer_names_only", "LAYER_NAMES_ONLY"), ("none", "NONE")],
+)
+def test_details_for_the_inspector_do_not_slow_down_the_runs(gpu, built, run):
+    """TensorRT would emit them at each enqueue too."""
+    context = gpu.context(models.linear(), ROWS, profiling_verbosity=built)
+    native = [each._native for slot in context._slots for each in slot.contexts]
+    assert {each.nvtx_verbosity.name for each in native} == {run}
+
+
 # ---- graphs ----
 
 
@@ -88,10 +100,19 @@ def test_graphs_and_plain_runs_give_the_same(cuda, gpu):
     without = gpu.context(models.linear(), ROWS, cuda_graphs=False)
     assert with_graphs.has_graphs == gpu.driver.has_graphs
     assert not without.has_graphs
+    launched = cuda.calls("cuGraphLaunch")
     for rows in (1, 2, 3, 5, 8, 1):
         outputs = [context.run([x(rows)]).outputs["y"] for context in (with_graphs, without)]
         assert outputs[0].tolist() == outputs[1].tolist()
-    assert cuda.calls("cuGraphLaunch") == (6 if gpu.driver.has_graphs else 0)
+    assert cuda.calls("cuGraphLaunch") - launched == (6 if gpu.driver.has_graphs else 0)
+
+
+def test_every_graph_has_run_before_the_first_request(cuda, gpu):
+    """A graph is brought to the GPU by its first launch, which takes longer."""
+    if not gpu.driver.has_graphs:
+        pytest.skip("pycuda has no graphs")
+    gpu.context(models.linear(), ROWS, pipeline_depth=2)
+    assert cuda.calls("cuGraphLaunch") == 2 * len((1, 2, 4, 8))
 
 
 def test_each_batch_is_one_launch_and_pads_to_its_bucket(cuda, gpu):

@@ -7,6 +7,7 @@ import pytest
 from tests.models import make_models as models
 from trtserve_engines.cuda.open_driver import open_driver
 from trtserve_engines.onnx_model import read_onnx_model
+from trtserve_engines.step import Watch
 from trtserve_engines.tensorrt.build_config import BuildConfig
 from trtserve_engines.tensorrt.build_job import BuildJob
 from trtserve_engines.tensorrt.build_process import BuildProcess
@@ -14,7 +15,6 @@ from trtserve_engines.tensorrt.cache_options import CacheOptions
 from trtserve_engines.tensorrt.combine_timings import combine_timings
 from trtserve_engines.tensorrt.profiles import with_profiles
 from trtserve_engines.tensorrt.provide import provide_engine
-from trtserve_engines.tensorrt.step import Watch
 from trtserve_engines.tensorrt.tensorrt_config import TensorRtConfig
 from trtserve_engines.tensorrt.toolchain import TensorRtToolchain
 

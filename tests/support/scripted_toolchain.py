@@ -8,8 +8,8 @@ from trtserve_engines.device import GpuIdentity
 from trtserve_engines.errors import PlanError
 from trtserve_engines.onnx_model import OnnxModel
 from trtserve_engines.scripted_engine import ScriptedEngine
+from trtserve_engines.step import Step
 from trtserve_engines.tensorrt.build_config import BuildConfig
-from trtserve_engines.tensorrt.step import Step
 
 GPU = GpuIdentity("NVIDIA L4", (8, 9), 58, 24 << 30, (13, 0))
 PLAN = b"plan" * 1000
@@ -24,6 +24,7 @@ class ScriptedToolchain:
         config: BuildConfig | None = None,
         *,
         gpu: GpuIdentity = GPU,
+        gpu_uuid: str = "GPU-0",
         tensorrt_version: str = "10.16.1.11",
         on_build: Callable[[], None] = lambda: None,
         on_check: Callable[[], None] = lambda: None,
@@ -33,6 +34,7 @@ class ScriptedToolchain:
         self.model = model
         self.config = config or BuildConfig()
         self.gpu = gpu
+        self.gpu_uuid = gpu_uuid
         self.tensorrt_version = tensorrt_version
         self.on_build = on_build
         self.on_check = on_check

@@ -3,8 +3,10 @@
 import json
 import xml.etree.ElementTree as ElementTree
 
+from tests.bench.pictures import SHORT, pictures_of
 from tests.bench.report import Ratio
 from tests.bench.writing import documented, write_all
+from tests.support.environments import ROOT
 
 RATIOS = [
     Ratio("rate / baseline", [0.8, 0.9, 1.0], 0.75, True, "90/s / 100/s"),
@@ -18,6 +20,17 @@ ABOUT = {
     "command": "./build.sh bench",
     "date": "2026-01-02",
 }
+
+
+def test_the_short_pair_shows_figures_that_the_last_run_has():
+    document = json.loads((ROOT / "docs" / "benchmarks.json").read_text())
+    assert set(SHORT) <= {ratio["name"] for ratio in document["ratios"]}
+    pictures = pictures_of(document["ratios"])
+    for name, text in pictures.items():
+        assert (ROOT / "docs" / name).read_text() == text, f"{name}: python -m tests.bench.pictures draws it"
+    for kind in ("more", "less"):
+        assert f"docs/readme-{kind}.svg" in (ROOT / "README.md").read_text()
+        assert pictures[f"readme-{kind}.svg"].count('class="name"') <= 6
 
 
 def test_a_run_becomes_a_page_figures_and_two_pictures(tmp_path):

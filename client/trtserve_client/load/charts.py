@@ -7,7 +7,7 @@ from html import escape
 from typing import NamedTuple
 
 from trtserve_client.load.results import Level, Ratio, Result, Run
-from trtserve_client.load.scales import Linear, Logarithmic, Ordinal, Percentiles
+from trtserve_client.load.scales import Linear, Logarithmic, Ordinal, Percentiles, digits
 from trtserve_client.load.svg import (
     NARROW,
     WIDE,
@@ -132,7 +132,9 @@ def phases(levels: Sequence[Level]) -> str:
         run = level.median_run
         parts = {name: run.server.phases_ms.get(name, 0.0) for name, _, _ in _PHASES}
         parts["rest"] = max(0.0, run.mean - sum(parts.values()))
-        rows.append(Stack(name_of(level), [(colour, parts[name]) for name, _, colour in _PHASES], f"{run.mean:.3g} ms"))
+        rows.append(
+            Stack(name_of(level), [(colour, parts[name]) for name, _, colour in _PHASES], f"{digits(run.mean)} ms")
+        )
     x = Axis(Linear(max(sum(value for _, value in row.parts) for row in rows), 6), "mean time of a request, ms")
     keys = [Key(colour, text) for _, text, colour in _PHASES]
     return figure(lambda size: stacked_bars(size.width, x, rows), keys)

@@ -22,6 +22,7 @@ from typing import NoReturn
 from trtserve_client.load.config import LoadConfig
 from trtserve_client.load.errors import CONDITION_HOLDS, DONE, INTERRUPTED, LoadError, RefusedError, UsageError
 from trtserve_client.load.options import add_arguments, config_from_arguments
+from trtserve_client.load.unused import check_used
 
 _COMPARE = "compare"
 _OUTPUTS = ("json", "csv", "report")
@@ -53,7 +54,9 @@ def _read(words: list[str]) -> tuple[str, LoadConfig]:
         arguments = _parser(plan=False).parse_args(words)
         if not arguments.model:
             raise UsageError("a model is wanted: trtserve-load MODEL; see trtserve-load --help")
-    return plan, config_from_arguments(arguments)
+    config = config_from_arguments(arguments)
+    check_used(config, [name for name, value in vars(arguments).items() if value is not None])
+    return plan, config
 
 
 def _measure(words: list[str], plan: str, config: LoadConfig) -> int:

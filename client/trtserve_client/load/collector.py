@@ -11,10 +11,14 @@ import numpy as np
 from trtserve_client.load.histogram import Histogram, merged
 from trtserve_client.load.jobs import Finished, Progress, Window
 from trtserve_client.load.results import ClientUse, Point, Run, ServerUse
+from trtserve_client.load.timings import told
 from trtserve_client.load.verdicts import client_limit, instability, rate_reached
 
 PARTS = 3
 """A measurement is stable where its thirds agree."""
+
+_LEAST_CPU_S = 0.1
+"""The system counts CPU time in hundredths of a second: a share over less is chance."""
 
 
 @dataclass
@@ -22,6 +26,7 @@ class _Total:
     """One bucket over all workers."""
 
     latencies: Histogram = field(default_factory=Histogram)
+    failed: Histogram = field(default_factory=Histogram)
     answered: int = 0
     errors: dict[str, int] = field(default_factory=dict)
 
@@ -33,6 +38,7 @@ class Collector:
         self.window = window
         self.buckets: dict[int, _Total] = {}
         self.first_error = ""
+        self.timings: dict[str, Histogram] = {}
         self._last_end = window.measured
         self._cpu: dict[int, list[tuple[float, float]]] = {}
 
@@ -40,18 +46,34 @@ class Collector:
         """Takes what one worker tells."""
         self._cpu.setdefault(worker, []).append((progress.time, progress.cpu_s))
         self.first_error = self.first_error or progress.first_error
+        for name, text in progress.timings.items():
+            self.timings.setdefault(name, Histogram()).add(Histogram.decode(text))
         for number, bucket in progress.buckets.items():
             total = self.buckets.setdefault(number, _Total())
             total.answered += bucket.answered
             self._last_end = max(self._last_end, bucket.last_end)
             if bucket.latencies:
                 total.latencies.add(Histogram.decode(bucket.latencies))
+            if bucket.failed:
+                total.failed.add(Histogram.decode(bucket.failed))
             for status, count in bucket.errors.items():
                 total.errors[status] = total.errors.get(status, 0) + count
 
     def latencies(self) -> Histogram:
         """Every latency so far."""
         return merged(total.latencies for total in self.buckets.values())
+
+    def errors(self) -> dict[str, int]:
+        """Failed requests so far, by their status."""
+        errors: dict[str, int] = {}
+        for total in self.buckets.values():
+            for status, count in total.errors.items():
+                errors[status] = errors.get(status, 0) + count
+        return errors
+
+    def failed(self) -> Histogram:
+        """How long every failed request took until its error."""
+        return merged(total.failed for total in self.buckets.values())
 
     def seconds(self, *, cut_short: bool) -> float:
         """How long was measured: the whole window, or to the last answer where a count or a stop ended it."""
@@ -65,7 +87,7 @@ class Collector:
         ends = min(self.window.ends, self._last_end)
         for samples in self._cpu.values():
             inside = [sample for sample in samples if self.window.measured <= sample[0] <= ends + self.window.bucket_s]
-            if len(inside) > 1 and inside[-1][0] > inside[0][0]:
+            if len(inside) > 1 and inside[-1][0] >= inside[0][0] + _LEAST_CPU_S:
                 shares.append((inside[-1][1] - inside[0][1]) / (inside[-1][0] - inside[0][0]))
         return max(shares, default=0.0)
 
@@ -100,7 +122,7 @@ def run_from_collected(
             cpu_share=share, lag_p99_ms=lag_p99, p50_ms=p50, machine_cpu=machine_cpu, server_is_here=server_is_here
         )
     unstable = _instability(collector, tolerance_percent, closed=not due)
-    errors = _errors(collector)
+    errors = collector.errors()
     return Run(
         seconds=seconds,
         answered=latencies.count,
@@ -113,6 +135,7 @@ def run_from_collected(
         mean=latencies.mean,
         errors=errors,
         first_error=collector.first_error,
+        error_p50=collector.failed().percentile(50),
         unsent=unsent,
         unanswered=sum(each.unanswered for each in finished),
         stable=not unstable,
@@ -124,15 +147,8 @@ def run_from_collected(
         server=server,
         histogram=latencies.encode(),
         interrupted=interrupted,
+        timings=told(collector.timings),
     )
-
-
-def _errors(collector: Collector) -> dict[str, int]:
-    errors: dict[str, int] = {}
-    for total in collector.buckets.values():
-        for status, count in total.errors.items():
-            errors[status] = errors.get(status, 0) + count
-    return errors
 
 
 def _timeline(collector: Collector, batches: Mapping[int, float]) -> list[Point]:

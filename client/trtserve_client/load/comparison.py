@@ -19,6 +19,7 @@ from trtserve_client.load.options import config_from_table
 from trtserve_client.load.probe import connection_of, find_target, open_client
 from trtserve_client.load.session import Session
 from trtserve_client.load.sources import requests_from_config
+from trtserve_client.load.unused import check_used, unused
 
 BARE = "in-process"
 
@@ -57,11 +58,16 @@ def plan_targets(path: str) -> Targets:
     if not isinstance(tables, list) or len(tables) < 2:
         raise UsageError(f"plan {path}: at least two [[target]] tables are wanted, each with a name and a url")
     configs: dict[str, LoadConfig] = {}
+    shared = set(document.get("load", {}))
     for number, table in enumerate(tables, 1):
         name, config = _target(_table(table, f"{path}: target {number}"), base, f"plan {path}: target {number}")
         if name in configs:
             raise UsageError(f"plan {path}: two targets are called {name!r}")
         configs[name] = config
+        # What [load] says may be for some of the targets.
+        shared &= set(unused(config, shared)) - ({"model_file"} if name == BARE else set())
+    if shared:
+        check_used(base, sorted(shared), f"plan {path}: load, for no target: ")
     return Targets(configs, base.repeats)
 
 
@@ -109,6 +115,8 @@ def _target(table: Mapping[str, Any], base: LoadConfig, where: str) -> tuple[str
     config = config_from_table(values, where, base)
     if not config.model:
         raise UsageError(f"{where}: no model; give one here or in [load]")
+    if name != BARE:
+        check_used(config, values, f"{where}: ")
     return name, config
 
 

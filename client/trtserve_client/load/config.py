@@ -51,6 +51,9 @@ class LoadConfig:
     duration_s: float = option(5.0, "seconds of each measurement")
     count: int = option(0, "measure so many requests instead of a time")
     repeats: int = option(0, "rounds, each with every load once; 0 = 1, or 5 where targets are compared")
+    timing: bool = option(
+        False, "have each answer say where its time went, and tell its phases by percentiles; needs trtserve"
+    )
     stability_percent: float = option(10.0, "how far rate and p50 of the three thirds of a measurement may differ")
     workers: int = option(0, "processes that send; 0 = half the CPUs, at most 8")
     max_in_flight: int = option(2000, "open loop: requests under way before sending waits; the wait counts as latency")

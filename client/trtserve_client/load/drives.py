@@ -12,9 +12,12 @@ import numpy as np
 from trtserve_client.load.jobs import ClosedLoad, Finished, Job, OpenLoad, Window
 from trtserve_client.load.recorder import Recorder
 from trtserve_client.load.senders import Sender
+from trtserve_protos.timing import Timing
 
 _LATENESS = 0.1
 """An open loop that falls behind goes on this part of its length beyond its end, then counts the rest as unsent."""
+
+_LEAST_WAIT_S = 1e-3
 
 
 class Drive(Protocol):
@@ -124,13 +127,15 @@ class ClosedLoop:
         if self._stopped or sent >= self._window.ends or self._counted_out(sent):
             self._slots.end()
             return
-        self._sender.send(next(self._numbers), lambda status, detail: self._done(sent, status, detail))
+        self._sender.send(
+            next(self._numbers), lambda status, detail, timing=None: self._done(sent, status, detail, timing)
+        )
 
-    def _done(self, sent: float, status: str, detail: str) -> None:
+    def _done(self, sent: float, status: str, detail: str, timing: Timing | None) -> None:
         now = time.monotonic()
         # With a count, the requests that are counted are those sent in the window; the rest is warm-up.
         belongs = now if not self._load.count or sent >= self._window.measured else sent
-        self._recorder.add(belongs, now - sent, now, status, detail)
+        self._recorder.add(belongs, now - sent, now, status, detail, timing)
         self._next()
 
     def _counted_out(self, sent: float) -> bool:
@@ -176,31 +181,34 @@ class OpenLoop:
     def _pace(self) -> None:
         begins, measured, ends = self._window.begins, self._window.measured, self._window.ends
         too_late = ends + _LATENESS * (ends - measured)
+        held_up = False
         for number, due in enumerate((begins + self._load.offsets).tolist()):
             ahead = due - time.monotonic()
             if ahead > 0:
+                held_up = False
                 self._stop.wait(ahead)
-            waited = not self._places.acquire(blocking=False)
-            if waited:
-                self._places.acquire()
+            if not self._places.acquire(blocking=False):
+                held_up = True
+                # A server that hangs gives no place back.
+                self._places.acquire(timeout=max(0.0, too_late - time.monotonic()) + _LEAST_WAIT_S)
             now = time.monotonic()
             if self._stop.is_set():
                 break
             if now > too_late:
                 self._unsent = len(self._load.offsets) - number
                 break
-            if not waited and due >= measured:
-                # What waited for a place was held up by the server, not by this process.
+            if not held_up and due >= measured:
+                # What waited for a place, and what came due behind it, the server held up and not this process.
                 self._lags.append(now - due)
             self._send(number, due)
         self._sent_all.set()
         self._counted.close()
 
     def _send(self, number: int, due: float) -> None:
-        def done(status: str, detail: str) -> None:
+        def done(status: str, detail: str, timing: Timing | None = None) -> None:
             now = time.monotonic()
             self._places.release()
-            self._recorder.add(due, now - due, now, status, detail)
+            self._recorder.add(due, now - due, now, status, detail, timing)
             self._counted.end()
 
         self._counted.begin()

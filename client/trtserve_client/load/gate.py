@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from trtserve_client.load.errors import UsageError
 from trtserve_client.load.expressions import Condition, parse_condition
 from trtserve_client.load.results import METRICS, Level
+from trtserve_client.load.scales import digits
 
 NAMES = (*METRICS, "errors")
 
@@ -32,7 +33,7 @@ def failures(conditions: Sequence[Condition], levels: Sequence[Level], baseline:
                     raise UsageError(f"the baseline has no load {level.label!r}; it has {known or 'none'}")
                 given |= {f"baseline.{name}": value for name, value in earlier.items()}
             if condition.holds(given):
-                used = ", ".join(f"{name} = {given[name]:.4g}" for name in sorted(condition.names))
+                used = ", ".join(f"{name} = {digits(given[name], 4)}" for name in sorted(condition.names))
                 found.append(f"{level.label}: {condition.text} holds ({used})")
     return found
 

@@ -23,6 +23,7 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _LARGEST_WINDOW, _FIRST_WINDOW = 2**31 - 1, 65_535
 _REPLENISH = 2**29
 _SMALL = 4096
+_CANCELLED = (8).to_bytes(4, "big")
 _OUR_FRAME = 16_384
 _RESET_STATUS = {7: "UNAVAILABLE", 8: "CANCELLED", 11: "RESOURCE_EXHAUSTED", 12: "PERMISSION_DENIED"}
 _STATUSES = {str(code.value[0]): code.name for code in grpc.StatusCode}
@@ -33,7 +34,7 @@ class ProtocolBroken(Exception):
 
 
 class Message(NamedTuple):
-    """A message came on a stream that was opened for several."""
+    """A message came on a stream whose messages are wanted."""
 
     stream: int
     data: bytes
@@ -52,9 +53,13 @@ Event = Message | Ended
 
 @dataclass
 class _Stream:
-    """A stream that is still open. `unsent` waits for the other side's window, `partial` for the rest of a message."""
+    """A stream that is still open. `unsent` waits for the other side's window, `partial` for the rest of a message.
+
+    Of what comes on it only `wanted` messages are kept.
+    """
 
     several: bool
+    wanted: bool
     window: int
     unsent: deque[tuple[memoryview, bool]] = field(default_factory=deque)
     partial: bytearray = field(default_factory=bytearray)
@@ -84,10 +89,10 @@ class Http2Client:
         self._put(_SETTINGS, 0, 0, settings)
         self._give_window(0, _LARGEST_WINDOW - _FIRST_WINDOW)
 
-    def open(self, data: bytes, *, several: bool) -> int:
-        """Opens a stream with its first message; with `several` more may follow, and each answer is an event."""
+    def open(self, data: bytes, *, several: bool, wanted: bool = False) -> int:
+        """Opens a stream with its first message, `several` where more follow; then, or `wanted`, answers are events."""
         number, self._next = self._next, self._next + 2
-        self._streams[number] = _Stream(several, self._stream_window)
+        self._streams[number] = _Stream(several, several or wanted, self._stream_window)
         if len(self._streams) - len(self._held) > self._most:
             self._held[number] = [data]
         else:
@@ -100,6 +105,13 @@ class Http2Client:
             self._held[stream].append(data)
         else:
             self._send(stream, data, end=False)
+
+    def cancel(self, stream: int) -> None:
+        """Gives a stream up: nothing more is sent or told of it."""
+        if self._streams.pop(stream, None) is not None:
+            if self._held.pop(stream, None) is None:
+                self._put(_RST_STREAM, 0, stream, _CANCELLED)
+            self._begin_held()
 
     def receive(self, data: bytes) -> list[Event]:
         """What happened by these bytes. Raises ProtocolBroken."""
@@ -184,7 +196,7 @@ class Http2Client:
         stream = self._streams.get(number)
         if stream is None:
             return
-        if stream.several:
+        if stream.wanted:
             self._messages(number, stream, _unpadded(flags, payload), len(payload), events)
         if flags & _END_STREAM:
             self._end(number, "INTERNAL", "the server ended the stream without a status", events)

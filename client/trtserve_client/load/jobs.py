@@ -23,6 +23,8 @@ class Connection:
     options: ChannelOptions
     streams: int
     timeout_s: float
+    timed: bool = False
+    """Whether answers say where their time went, so that they have to be read."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,14 @@ class Job:
 class Bucket:
     """What a stretch of time held: answers and errors of requests that belong to it, and answers that came in it.
 
-    `last_end` is when the last of those came.
+    `latencies` and `failed` are histograms of the answers' and of the errors' times; `last_end` is when the last came.
     """
 
     latencies: str = ""
     answered: int = 0
     last_end: float = 0.0
     errors: dict[str, int] = field(default_factory=dict)
+    failed: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,12 +106,16 @@ class Failed:
 
 @dataclass(frozen=True)
 class Progress:
-    """What came since the last one. `cpu_s` is what the process has used at `time`, with all its threads."""
+    """What came since the last one. `cpu_s` is what the process has used at `time`, with all its threads.
+
+    `timings` holds a histogram for each phase of the requests whose answers told them.
+    """
 
     time: float
     cpu_s: float
     buckets: dict[int, Bucket]
     first_error: str = ""
+    timings: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,13 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Protocol
 
+import psutil
+
 from trtserve_client.load.collector import Collector, run_from_collected
 from trtserve_client.load.config import LoadConfig
+from trtserve_client.load.errors import UsageError
 from trtserve_client.load.fleet import Fleet, monotonic_start
+from trtserve_client.load.gpu import GpuWatch
 from trtserve_client.load.jobs import Progress
 from trtserve_client.load.loads import Load, due_of, jobs_of, window_of, workers_of
 from trtserve_client.load.observer import Observer, listening_pid
@@ -20,6 +24,7 @@ from trtserve_client.load.probe import Target, connection_of, find_target, first
 from trtserve_client.load.results import Run
 from trtserve_client.load.shared_memory import shared_messages
 from trtserve_client.load.sources import Request, requests_from_config
+from trtserve_client.load.timings import asking
 from trtserve_client.load.trace import Trace, read_trace
 from trtserve_client.messages import infer_request
 
@@ -96,12 +101,19 @@ class ServerLane:
         if config.shared_memory:
             messages = stack.enter_context(shared_messages(client, config, self.requests, answer))
         else:
-            messages = [infer_request(config.model, each, version=config.version) for each in self.requests]
+            messages = [
+                infer_request(config.model, each, version=config.version, parameters=asking(config))
+                for each in self.requests
+            ]
         workers = workers_of(config, os.cpu_count() or 1)
-        connection = dataclasses.replace(connection, streams=config.streams // workers)
+        connection = dataclasses.replace(connection, streams=config.streams // workers, timed=config.timing)
         self._fleet = stack.enter_context(Fleet(connection, messages, workers))
+        if config.server_pid and not psutil.pid_exists(config.server_pid):
+            raise UsageError(f"--server-pid {config.server_pid}: this machine has no such process")
         pid = config.server_pid or listening_pid(config.url)
-        self._observer = Observer(client, config.model, config.version, pid)
+        # A server elsewhere does not use the GPUs here.
+        gpus = stack.enter_context(GpuWatch()) if pid else GpuWatch()
+        self._observer = Observer(client, config.model, config.version, pid, gpus)
 
     def _prepared(self) -> list[Request]:
         if self.config.trace:

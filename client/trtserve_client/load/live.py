@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from trtserve_client.load.collector import Collector
+from trtserve_client.load.scales import digits
 
 _BARS = "▁▂▃▄▅▆▇█"
 _SPARKS = 24
@@ -57,7 +58,7 @@ def line(title: str, collector: Collector, now: float) -> str:
     latencies = collector.latencies()
     errors = sum(sum(total.errors.values()) for total in collector.buckets.values())
     parts = [title, f"{rates[-1] if rates else 0:,.0f}/s", sparkline(rates[-_SPARKS:])]
-    parts += [f"p50 {latencies.percentile(50):.3g} ms", f"p99 {latencies.percentile(99):.3g} ms"]
+    parts += [f"p50 {digits(latencies.percentile(50))} ms", f"p99 {digits(latencies.percentile(99))} ms"]
     if errors:
         parts.append(f"{errors:,} errors")
     if math.isfinite(window.ends):

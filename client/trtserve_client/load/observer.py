@@ -6,8 +6,6 @@ What cannot be seen is left out: a server without statistics, on another machine
 from __future__ import annotations
 
 import itertools
-import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Iterable
@@ -18,13 +16,12 @@ from typing import Any
 import psutil
 
 from trtserve_client.client import Client
-from trtserve_client.errors import ClientError
+from trtserve_client.errors import ClientError, ServerError
+from trtserve_client.load.gpu import GpuUse, GpuWatch
 from trtserve_client.load.jobs import Window
 from trtserve_client.load.results import ServerUse
 
 _PHASES = ("queue", "compute_input", "compute_infer", "compute_output")
-_GPU_QUERY = ("--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits")
-_MIB = 1024 * 1024
 
 
 @dataclass
@@ -38,17 +35,18 @@ class _Snapshot:
     cpu_s: float = 0.0
     memory_bytes: int = 0
     machine_busy_s: float = 0.0
-    gpu: tuple[float, int] = (0.0, 0)
+    gpu: GpuUse = field(default_factory=GpuUse)
+    has_statistics: bool = False
 
 
 class Observer:
     """Takes a snapshot per bucket of the window, on a thread of its own, from `start` to `stop`."""
 
-    def __init__(self, client: Client, model: str, version: str, pid: int) -> None:
+    def __init__(self, client: Client, model: str, version: str, pid: int, gpus: GpuWatch) -> None:
         self._client, self._model, self._version = client, model, version
         self._process = _process(pid)
-        self._has_statistics = True
-        self._has_gpu = shutil.which("nvidia-smi") is not None
+        self._gpus = gpus
+        self._unknown = ""
         self._snapshots: list[_Snapshot] = []
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -75,32 +73,48 @@ class Observer:
         """Share of all CPUs that was busy, by whomever."""
         first, last = self._ends()
         seconds = last.time - first.time
-        return (last.machine_busy_s - first.machine_busy_s) / seconds / (psutil.cpu_count() or 1) if seconds else 0.0
+        busy = (last.machine_busy_s - first.machine_busy_s) / (psutil.cpu_count() or 1)
+        # The system counts in ticks, by which a full machine can come out a little above full.
+        return min(1.0, busy / seconds) if seconds else 0.0
 
     def server_use(self) -> ServerUse:
         """What was seen of the server between the first look and the last."""
-        first, last = self._ends()
-        requests, seconds = last.requests - first.requests, last.time - first.time
-        sizes = _difference(last.batches, first.batches)
-        batches = sum(sizes.values())
+        # A server that ended while it was watched used nothing any more.
+        seen = [each for each in self._snapshots if each.memory_bytes] or self._snapshots[:1]
+        first, last = seen[0], seen[-1]
+        seconds = last.time - first.time
         return ServerUse(
-            phases_ms={
-                name: (last.phases_ns[name] - first.phases_ns.get(name, 0)) / requests / 1e6
-                for name in _PHASES
-                if requests > 0 and name in last.phases_ns
-            },
-            batch=sum(size * count for size, count in sizes.items()) / batches if batches else 0.0,
-            batch_sizes={str(size): count for size, count in sorted(sizes.items())},
+            **self._by_statistics(),
             cpu_share=(last.cpu_s - first.cpu_s) / seconds if seconds else 0.0,
             memory_bytes=max(each.memory_bytes for each in self._snapshots),
-            gpu_share=sum(each.gpu[0] for each in self._snapshots) / len(self._snapshots),
-            gpu_memory_bytes=max(each.gpu[1] for each in self._snapshots),
+            gpu_share=sum(each.gpu.share for each in self._snapshots) / len(self._snapshots),
+            gpu_memory_bytes=max(each.gpu.memory_bytes for each in self._snapshots),
         )
+
+    def _by_statistics(self) -> dict[str, Any]:
+        """What the server's own statistics say between the first that came and the last, or why they say nothing."""
+        known = self._with_statistics()
+        if len(known) < 2:
+            return {"unknown": f"the server's statistics cannot be had, {self._unknown}"}
+        first, last = known[0], known[-1]
+        requests = last.requests - first.requests
+        sizes = _difference(last.batches, first.batches)
+        batches = sum(sizes.values())
+        phases = {name: last.phases_ns[name] - first.phases_ns.get(name, 0) for name in last.phases_ns}
+        return {
+            "phases_ms": {name: ns / requests / 1e6 for name, ns in phases.items()} if requests > 0 else {},
+            "batch": sum(size * count for size, count in sizes.items()) / batches if batches else 0.0,
+            "batch_sizes": {str(size): count for size, count in sorted(sizes.items())},
+        }
+
+    def _with_statistics(self) -> list[_Snapshot]:
+        # A server that is too busy to tell may tell at the next look.
+        return [each for each in self._snapshots if each.has_statistics]
 
     def batches(self) -> dict[int, float]:
         """Mean rows in a batch, by the number of the window's bucket."""
         means: dict[int, float] = {}
-        for before, after in itertools.pairwise(self._snapshots):
+        for before, after in itertools.pairwise(self._with_statistics()):
             sizes = _difference(after.batches, before.batches)
             if count := sum(sizes.values()):
                 number = int((before.time - self._window.measured) / self._window.bucket_s + 0.5)
@@ -127,10 +141,8 @@ class Observer:
         snapshot.machine_busy_s = sum(times) - times.idle - getattr(times, "iowait", 0.0)
         with suppress(psutil.Error):
             self._look_at_process(snapshot)
-        if self._has_statistics:
-            self._look_at_statistics(snapshot)
-        if self._has_gpu:
-            snapshot.gpu = _gpu()
+        self._look_at_statistics(snapshot)
+        snapshot.gpu = self._gpus.use()
         return snapshot
 
     def _look_at_process(self, snapshot: _Snapshot) -> None:
@@ -144,9 +156,13 @@ class Observer:
     def _look_at_statistics(self, snapshot: _Snapshot) -> None:
         try:
             found = self._client.model_statistics(self._model, self._version, timeout_s=2.0)
-        except ClientError:
-            self._has_statistics = False
+        except ServerError as error:
+            self._unknown = f"{error.code.name}: {error.details}"
             return
+        except ClientError as error:
+            self._unknown = str(error)
+            return
+        snapshot.has_statistics = True
         for model in found:
             _add_statistics(snapshot, model)
 
@@ -163,16 +179,6 @@ def _add_statistics(snapshot: _Snapshot, model: Any) -> None:
 def _difference(after: dict[int, int], before: dict[int, int]) -> dict[int, int]:
     counts = {size: count - before.get(size, 0) for size, count in after.items()}
     return {size: count for size, count in counts.items() if count > 0}
-
-
-def _gpu() -> tuple[float, int]:
-    """The busiest GPU's share and the memory in use on all."""
-    try:
-        found = subprocess.run(["nvidia-smi", *_GPU_QUERY], capture_output=True, text=True, timeout=5, check=True)
-        rows = [line.split(",") for line in found.stdout.strip().splitlines()]
-        return max(float(row[0]) for row in rows) / 100, sum(int(row[1]) for row in rows) * _MIB
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return 0.0, 0
 
 
 def _process(pid: int) -> psutil.Process | None:

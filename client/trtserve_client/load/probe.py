@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from trtserve_client.errors import (
 from trtserve_client.load.config import LoadConfig
 from trtserve_client.load.errors import RefusedError, UnreachableError, UsageError
 from trtserve_client.load.jobs import Connection
+from trtserve_client.load.timings import asking
 from trtserve_client.metadata import ModelMetadata
 from trtserve_client.result import Result
 
@@ -80,14 +82,18 @@ def find_target(client: Client, config: LoadConfig) -> Target:
 
 def first_answer(client: Client, config: LoadConfig, inputs: Mapping[str, np.ndarray]) -> Result:
     """The answer to one request as the load will send it. Raises UsageError or RefusedError."""
+    asked: dict[str, Any] = {"version": config.version, "parameters": asking(config), "timeout_s": config.timeout_s}
     try:
-        return client.infer(config.model, inputs, version=config.version, timeout_s=config.timeout_s, check=False)
+        answer = client.infer(config.model, inputs, check=False, **asked)
     except InvalidRequest as error:
         raise UsageError(f"the server refuses the request: {error.details}.{_advice(config)}") from None
     except ServerError as error:
         raise RefusedError(f"the first request failed: {error}.{_advice(config)}") from None
     except ClientError as error:
         raise UsageError(str(error)) from None
+    if config.timing and answer.timing is None:
+        raise RefusedError(f"{config.url} does not say where the time of an answer goes; go without --timing")
+    return answer
 
 
 def _advice(config: LoadConfig) -> str:

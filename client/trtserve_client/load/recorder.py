@@ -9,6 +9,8 @@ import numpy as np
 
 from trtserve_client.load.histogram import Histogram
 from trtserve_client.load.jobs import OK, Bucket, Window
+from trtserve_client.load.timings import Timed, histograms_from_timed
+from trtserve_protos.timing import Timing
 
 Outcome = tuple[float, float, float, str]
 """The time that a request belongs to, its latency in seconds, when it ended, and its status; OK = answered."""
@@ -24,10 +26,21 @@ class Recorder:
     def __init__(self, window: Window) -> None:
         self._window = window
         self._outcomes: deque[Outcome] = deque()
+        self._timed: deque[Timed] = deque()
         self.first_error = ""
 
-    def add(self, belongs_to: float, latency: float, ended: float, status: str, detail: str = "") -> None:
+    def add(
+        self,
+        belongs_to: float,
+        latency: float,
+        ended: float,
+        status: str,
+        detail: str = "",
+        timing: Timing | None = None,
+    ) -> None:
         """Takes one outcome."""
+        if timing is not None:
+            self._timed.append(Timed(belongs_to, latency, timing))
         self._outcomes.append((belongs_to, latency, ended, status))
         if status and not self.first_error:
             self.first_error = f"{status}: {detail}" if detail else status
@@ -36,6 +49,11 @@ class Recorder:
         """What came since the last call, by the number of the bucket."""
         outcomes = [self._outcomes.popleft() for _ in range(len(self._outcomes))]
         return buckets_from_outcomes(outcomes, self._window)
+
+    def take_timings(self) -> dict[str, str]:
+        """The histograms of the phases since the last call, encoded."""
+        timed = [self._timed.popleft() for _ in range(len(self._timed))]
+        return {name: each.encode() for name, each in histograms_from_timed(timed, self._window).items()}
 
 
 def buckets_from_outcomes(outcomes: Sequence[Outcome], window: Window) -> dict[int, Bucket]:
@@ -53,14 +71,19 @@ def buckets_from_outcomes(outcomes: Sequence[Outcome], window: Window) -> dict[i
         bucket = buckets[int(number)] = Bucket(answered=int(np.count_nonzero(came)))
         bucket.last_end = float(ended[came].max(initial=0.0))
         mine = own == number
-        if np.any(mine & ok):
-            histogram = Histogram()
-            histogram.record(latencies[mine & ok])
-            bucket.latencies = histogram.encode()
+        bucket.latencies, bucket.failed = _encoded(latencies[mine & ok]), _encoded(latencies[mine & ~ok])
         for index in np.flatnonzero(mine & ~ok).tolist():
             status = outcomes[index][3]
             bucket.errors[status] = bucket.errors.get(status, 0) + 1
     return buckets
+
+
+def _encoded(latencies: np.ndarray) -> str:
+    if not len(latencies):
+        return ""
+    histogram = Histogram()
+    histogram.record(latencies)
+    return histogram.encode()
 
 
 def _numbers(times: np.ndarray, window: Window) -> np.ndarray:

@@ -8,7 +8,9 @@ from importlib.resources import files
 
 from trtserve_client.load import charts
 from trtserve_client.load.results import Level, Result, Run, names_of
-from trtserve_client.load.table import capacity_sentence, notes_of
+from trtserve_client.load.scales import digits
+from trtserve_client.load.table import capacity_sentence, notes_of, timing_rows
+from trtserve_client.load.timings import STATISTICS
 
 _TITLES = {
     "throughput": ("Throughput", "requests/s by those of {first}; more is better"),
@@ -21,7 +23,7 @@ def page(result: Result) -> str:
     """The whole page."""
     style = files(__package__).joinpath("report.css").read_text("utf-8")
     sections = [*_comparison(result), *_by_load(result), *_curves(result), *_where_time_goes(result)]
-    sections += [*_timelines(result), _figures(result), _how(result)]
+    sections += [*_timings(result), *_timelines(result), _figures(result), _how(result)]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -38,10 +40,11 @@ def best_level(levels: Sequence[Level]) -> Level:
 def _head(result: Result) -> str:
     level = _main_level(result)
     run, rate = level.median_run, level.spread("throughput").median
+    whose = f", {level.target}" if level.target else ""
     tiles = [
-        (f"{rate:,.0f}" if rate >= 10 else f"{rate:.2f}", "requests/s answered"),
-        (f"{run.p50:.3g} ms", "p50: half are faster"),
-        (f"{run.p99:.3g} ms", "p99: 99 of 100 are faster"),
+        (f"{rate:,.0f}" if rate >= 10 else f"{rate:.2f}", f"requests/s answered{whose}"),
+        (_ms(level, "p50"), f"p50: half are faster{whose}"),
+        (_ms(level, "p99"), f"p99: 99 of 100 are faster{whose}"),
         (f"{sum(each.error_count for one in result.levels for each in one.runs):,}", "failed requests, all loads"),
     ]
     if run.server.batch > 1.05:
@@ -58,6 +61,11 @@ def _head(result: Result) -> str:
     )
 
 
+def _ms(level: Level, metric: str) -> str:
+    """A latency as every other part of the page gives it: the median of the runs."""
+    return f"{digits(level.spread(metric).median)} ms"
+
+
 def _main_level(result: Result) -> Level:
     if result.kind == "capacity" and result.capacity:
         return min(result.levels, key=lambda level: abs(level.offered - result.capacity))
@@ -67,20 +75,17 @@ def _main_level(result: Result) -> Level:
 
 
 def _sentence(result: Result, level: Level) -> str:
-    run = level.median_run
     if result.kind == "capacity":
         return capacity_sentence(result)
     if result.kind == "compare":
         of = f"Of {len(names_of(result.levels))} targets, measured in turn,"
         if level.offered:
-            return (
-                f"{of} {level.target} had the least p99: {level.spread('p99').median:.3g} ms at {level.label} offered."
-            )
+            return f"{of} {level.target} had the least p99: {_ms(level, 'p99')} at {level.label} offered."
         return f"{of} {level.target} answered most: {level.spread('throughput').median:,.0f} requests/s."
     load = f"With {level.concurrency} requests under way at once" if level.concurrency else f"At {level.label} offered"
     return (
         f"{load}, the server answered {level.spread('throughput').median:,.0f} requests/s:"
-        f" half of them within {run.p50:.3g} ms, 99 of 100 within {run.p99:.3g} ms."
+        f" half of them within {_ms(level, 'p50')}, 99 of 100 within {_ms(level, 'p99')}."
     )
 
 
@@ -125,6 +130,8 @@ def _comparison(result: Result) -> Iterable[str]:
             parts.append(f"<h3>{title}</h3>{charts.ratio_bars(result, metric, unit.format(first=first))}")
     note = "Every round measured each target once, in turn. A bar is the median of the rounds,"
     note += " its line the 95 % confidence interval."
+    if all(len(level.runs) == 1 for level in result.levels):
+        note = "Each target was measured once, so chance may be in these ratios; --repeats tells how much."
     yield _section(f"Side by side, in ratio to {first}", note, "".join(parts))
 
 
@@ -165,6 +172,27 @@ def _where_time_goes(result: Result) -> Iterable[str]:
     yield _section("Where the time goes", "The mean time of a request, by the server's own statistics.", body)
 
 
+def _timings(result: Result) -> Iterable[str]:
+    known = [level for level in result.levels if level.median_run.timings]
+    if not known:
+        return
+    heads = "".join(f"<th>{cell}</th>" for cell in ("", *STATISTICS))
+    body, chosen = "", _main_level(result)
+    for level in known:
+        rows = "".join(
+            f"<tr><td>{escape(what)}</td>{''.join(f'<td>{figure}</td>' for figure in figures)}</tr>"
+            for what, figures in timing_rows(level.median_run)
+        )
+        table = f'<table class="phases"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+        body += f"<details{' open' if level is chosen else ''}><summary>{escape(_long_name(level))}</summary>{table}"
+        body += "</details>"
+    note = (
+        "As each answer told of its own request, in ms. Half of the requests took no longer for a phase than its p50,"
+    )
+    note += " 99 of 100 no longer than its p99; the slowest phase of one request need not be that of the next."
+    yield _section("Where the time of single requests goes", note, body)
+
+
 def _timelines(result: Result) -> Iterable[str]:
     shown = [level for level in result.levels if level.median_run.timeline]
     if not shown:
@@ -194,8 +222,11 @@ def _figures(result: Result) -> str:
         "max ms",
         "failed",
     ]
-    head += ["server CPUs", "server MiB", "client CPUs"]
-    rows = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in _cells(level, many))}</tr>" for level in result.levels)
+    gpu = any(run.server.gpu_memory_bytes for level in result.levels for run in level.runs)
+    head += ["server CPUs", "server MiB", *(["GPU", "GPU MiB"] if gpu else []), "client CPUs"]
+    rows = "".join(
+        f"<tr>{''.join(f'<td>{cell}</td>' for cell in _cells(level, many, gpu))}</tr>" for level in result.levels
+    )
     titles = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     table = f"<table><thead><tr>{titles}</tr></thead><tbody>{rows}</tbody></table>"
     note = (
@@ -206,23 +237,33 @@ def _figures(result: Result) -> str:
     return _section("All figures", note, f'<div class="scroll">{table}</div>')
 
 
-def _cells(level: Level, many: bool) -> list[str]:
+def _cells(level: Level, many: bool, gpu: bool) -> list[str]:
     run = level.median_run
     cells = [escape(level.target)] if many else []
     cells.append(escape(level.label))
     for metric in ("throughput", "p50", "p90", "p99", "p999", "max"):
         spread = level.spread(metric)
-        form = ",.0f" if metric == "throughput" and spread.median >= 10 else ".3g"
-        beneath = f"<small>{spread.low:{form}} to {spread.high:{form}}</small>" if len(level.runs) > 1 else ""
-        cells.append(f"{spread.median:{form}}{beneath}")
+        form = _whole if metric == "throughput" and spread.median >= 10 else digits
+        beneath = f"<small>{form(spread.low)} to {form(spread.high)}</small>" if len(level.runs) > 1 else ""
+        cells.append(f"{form(spread.median)}{beneath}")
     cells.append(f"{sum(each.error_count for each in level.runs):,}")
-    return cells + _uses(run)
+    return cells + _uses(run, gpu)
 
 
-def _uses(run: Run) -> list[str]:
+def _uses(run: Run, gpu: bool) -> list[str]:
     server = run.server
-    cpu = f"{server.cpu_share:.2f}" if server.cpu_share else "-"
-    return [cpu, f"{server.memory_bytes / 2**20:,.0f}" if server.memory_bytes else "-", f"{run.client.cpu_share:.2f}"]
+    cells = [f"{server.cpu_share:.2f}" if server.cpu_share else "-", _mib(server.memory_bytes)]
+    if gpu:
+        cells += [f"{server.gpu_share:.0%}" if server.gpu_memory_bytes else "-", _mib(server.gpu_memory_bytes)]
+    return [*cells, f"{run.client.cpu_share:.2f}"]
+
+
+def _whole(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.0f}" if size else "-"
 
 
 def _how(result: Result) -> str:
@@ -232,9 +273,6 @@ def _how(result: Result) -> str:
     workers = max(each.client.workers for level in result.levels for each in level.runs)
     how = f"{count} measurement{'s' * (count > 1)} of about {run.seconds:.3g} s,"
     how += f" sent by {workers} worker process{'es' * (workers != 1)}."
-    gpu = run.server.gpu_memory_bytes
-    if gpu:
-        entries += f"<dt>gpu in use</dt><dd>{run.server.gpu_share:.0%}, {gpu / 2**20:,.0f} MiB</dd>"
     return _section(
         "How it was measured",
         "",

@@ -51,6 +51,8 @@ class ServerUse:
     memory_bytes: int = 0
     gpu_share: float = 0.0
     gpu_memory_bytes: int = 0
+    unknown: str = ""
+    """Why the server's statistics say nothing; "" where they were read."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,10 @@ class Run:
     server: ServerUse
     histogram: str
     interrupted: bool = False
+    error_p50: float = 0.0
+    """Half of the requests that failed had their error within this time."""
+    timings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Mean, p50, p90, p99 and max of each phase in ms, and of the rows of a request's batch, as answers told them."""
 
     @property
     def error_count(self) -> int:

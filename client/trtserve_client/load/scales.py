@@ -99,6 +99,11 @@ def short(value: float) -> str:
     return f"{value:.4g}"
 
 
+def digits(value: float, count: int = 3) -> str:
+    """A figure with so many digits, or as a whole number where it has more: never as a power of ten."""
+    return f"{value:.{count}g}" if abs(value) < 10**count - 0.5 else f"{value:,.0f}"
+
+
 def _round_up(value: float) -> float:
     """The least of 1, 2, 2.5, 5 times a power of ten that is not below the value."""
     power = 10.0 ** math.floor(math.log10(value))

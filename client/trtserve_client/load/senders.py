@@ -17,11 +17,19 @@ import grpc
 from trtserve_client.channel import STREAM_PATH
 from trtserve_client.endpoint import Endpoint
 from trtserve_client.load.jobs import OK, Connection
+from trtserve_client.load.timings import timing_of_response
 from trtserve_protos import oip, wire
 from trtserve_protos.errors import ProtocolError
+from trtserve_protos.timing import Timing
 
-Done = Callable[[str, str], None]
-"""Called once per request with its status, OK where it was answered, and the server's words."""
+
+class Done(Protocol):
+    """Called once per request with its status, OK where it was answered, the server's words, and where time went."""
+
+    def __call__(self, status: str, detail: str, timing: Timing | None = None, /) -> None:
+        """Called from the thread that brought the answer."""
+        ...
+
 
 INFER_PATH = oip.METHODS["ModelInfer"].path
 STREAM_REFUSED = "REFUSED_IN_STREAM"
@@ -66,6 +74,7 @@ class UnarySender:
         self._metadata = connection.metadata
         self._timeout_s = connection.timeout_s
         self._messages = messages
+        self._timed = connection.timed
         self._channel = channel
 
     def send(self, number: int, done: Done) -> None:
@@ -73,7 +82,7 @@ class UnarySender:
         message = self._messages[number % len(self._messages)]
         call = self._call.future(message, self._timeout_s, self._metadata)
         # gRPC calls back on the channel's thread: half the price of a call that waits.
-        call.add_done_callback(lambda ended: _tell(ended, done))
+        call.add_done_callback(lambda ended: _tell(ended, done, self._timed))
 
     def close(self) -> None:
         """See Sender."""
@@ -87,7 +96,8 @@ class StreamSender:
         self._channel = channel
         call: Any = channel.stream_stream(STREAM_PATH)
         self._streams = [
-            _Stream(lambda requests: call(requests, metadata=connection.metadata)) for _ in range(connection.streams)
+            _Stream(lambda requests: call(requests, metadata=connection.metadata), connection.timed)
+            for _ in range(connection.streams)
         ]
         self._messages = messages
         self._numbers = itertools.count()
@@ -108,8 +118,9 @@ class StreamSender:
 class _Stream:
     """One bidirectional call with a thread that reads it."""
 
-    def __init__(self, open_call: Callable[[Iterator[bytes]], Any]) -> None:
+    def __init__(self, open_call: Callable[[Iterator[bytes]], Any], timed: bool) -> None:
         self._open_call = open_call
+        self._timed = timed
         self._lock = threading.Lock()
         self._pending: dict[str, Done] = {}
         self._requests: queue.SimpleQueue[bytes | None] | None = None
@@ -158,13 +169,27 @@ class _Stream:
         with self._lock:
             # A server that refuses without saying whom is taken to mean the oldest.
             done = self._pending.pop(request_id or next(iter(self._pending), ""), None)
-        if done is not None:
-            done(STREAM_REFUSED if error else OK, error)
+        if done is None:
+            return
+        if error:
+            done(STREAM_REFUSED, error)
+        else:
+            tell_answer(done, response, timed=self._timed)
 
 
-def _tell(ended: Any, done: Done) -> None:
+def tell_answer(done: Done, response: wire.Buffer, *, timed: bool) -> None:
+    """Tells of an answer, and what it says of its time where that was asked for."""
+    try:
+        timing = timing_of_response(response) if timed else None
+    except ProtocolError as error:
+        done("BAD_RESPONSE", str(error))
+    else:
+        done(OK, "", timing)
+
+
+def _tell(ended: Any, done: Done, timed: bool) -> None:
     code = ended.code()
     if code is grpc.StatusCode.OK:
-        done(OK, "")
+        tell_answer(done, ended.result() if timed else b"", timed=timed)
     else:
         done(code.name, ended.details() or "")

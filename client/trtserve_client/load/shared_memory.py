@@ -8,9 +8,10 @@ from contextlib import contextmanager, suppress
 import numpy as np
 
 from trtserve_client.client import Client
-from trtserve_client.errors import ClientError, Unimplemented
+from trtserve_client.errors import ClientError, ServerError, Unimplemented
 from trtserve_client.load.config import LoadConfig
 from trtserve_client.load.errors import RefusedError, UsageError
+from trtserve_client.load.timings import asking
 from trtserve_client.messages import infer_request
 from trtserve_client.result import Result
 from trtserve_client.shared_memory import ALIGNMENT, SharedMemory
@@ -46,7 +47,7 @@ def _message(
 ) -> bytes:
     inputs = {name: memory.put(array) for name, array in request.items()}
     outputs = {name: memory.room(size) for name, size in rooms.items()}
-    return infer_request(config.model, inputs, version=config.version, outputs=outputs)
+    return infer_request(config.model, inputs, version=config.version, outputs=outputs, parameters=asking(config))
 
 
 def _made(size: int) -> SharedMemory:
@@ -64,6 +65,8 @@ def _register(client: Client, url: str, memory: SharedMemory) -> None:
             f"{url} offers no shared memory; start it with shared memory allowed"
             " (trtserve --allow-client-shared-memory), or go without"
         ) from None
+    except ServerError as error:
+        raise RefusedError(f"{url} refuses the memory: {error.details}") from None
     except ClientError as error:
         raise RefusedError(f"{url} refuses the memory: {error}") from None
 

@@ -10,13 +10,14 @@ import queue
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 
 from trtserve_client.channel import STREAM_PATH, target_from_url
 from trtserve_client.load.http2 import Ended, Event, Http2Client, Message, ProtocolBroken, framed, header_block
-from trtserve_client.load.jobs import OK, Connection
-from trtserve_client.load.senders import INFER_PATH, STREAM_REFUSED, Done
+from trtserve_client.load.jobs import Connection
+from trtserve_client.load.senders import INFER_PATH, STREAM_REFUSED, Done, tell_answer
 from trtserve_protos import wire
 from trtserve_protos.errors import ProtocolError
 
@@ -24,6 +25,8 @@ _READ_BYTES = 1 << 16
 _CONNECT_S = 10.0
 _PAUSE_S = 0.05
 """Between attempts to connect to a server that is gone; each request that fails by one waits so long."""
+
+_LEAST_PAUSE_S = 0.002
 
 
 class SocketSender:
@@ -46,7 +49,9 @@ class SocketSender:
         self._closed = False
         self._later = _Later()
         self._failed_at = -_PAUSE_S
-        self._line = _Line(self._connect(), self._headers, self._later)
+        self._timed = connection.timed
+        self._timeout_s = connection.timeout_s
+        self._line = self._opened()
 
     def send(self, number: int, done: Done) -> None:
         """See Sender."""
@@ -75,11 +80,14 @@ class SocketSender:
                 raise OSError("the server is gone")
             if not self._line.usable:
                 try:
-                    self._line = _Line(self._connect(), self._headers, self._later)
+                    self._line = self._opened()
                 except OSError:
                     self._failed_at = time.monotonic()
                     raise
             return self._line
+
+    def _opened(self) -> _Line:
+        return _Line(self._connect(), self._headers, self._later, self._timeout_s, timed=self._timed)
 
     def _connect(self) -> socket.socket:
         if not self._target.startswith("unix:"):
@@ -100,18 +108,25 @@ class SocketSender:
 class _Line:
     """One connection with the thread that reads it, and who waits for what on it."""
 
-    def __init__(self, own_socket: socket.socket, headers: bytes, later: _Later) -> None:
+    def __init__(
+        self, own_socket: socket.socket, headers: bytes, later: _Later, timeout_s: float, *, timed: bool
+    ) -> None:
         self._socket = own_socket
+        self._timed = timed
+        self._answers: dict[int, bytes] = {}
         self._later = later
         self._http2 = Http2Client(headers)
         self._lock, self._writing = threading.Lock(), threading.Lock()
         self._waiting: dict[int, Done] = {}
+        self._timeout_s = timeout_s
+        self._limits: deque[tuple[float, int]] = deque()
         self._on_streams: dict[str, tuple[int, Done]] = {}
         self._stream_numbers: dict[int, int] = {}
         self._broken = False
         self._flush()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+        threading.Thread(target=self._give_up_late, daemon=True).start()
 
     @property
     def usable(self) -> bool:
@@ -123,7 +138,12 @@ class _Line:
         with self._lock:
             taken = not self._broken
             if taken:
-                self._waiting[self._http2.open(message, several=False)] = done
+                number = self._http2.open(message, several=False, wanted=self._timed)
+                self._waiting[number] = done
+                limits = self._limits
+                while limits and limits[0][1] not in self._waiting:
+                    limits.popleft()
+                limits.append((time.monotonic() + self._timeout_s, number))
         self._sent(done, taken)
 
     def send_on_stream(self, index: int, request_id: str, message: bytes, done: Done) -> None:
@@ -159,17 +179,43 @@ class _Line:
         self._fail_all(reason)
 
     def _tell(self, event: Event) -> None:
-        if isinstance(event, Message):
+        if isinstance(event, Message) and event.stream in self._waiting:
+            self._answers[event.stream] = event.data
+        elif isinstance(event, Message):
             error, response = wire.decode_stream_response(event.data)
             request_id = wire.split_infer_response(response).id
             # A server that refuses without saying whom is taken to mean the oldest.
             _, done = self._on_streams.pop(request_id or next(iter(self._on_streams), ""), (0, None))
-            if done is not None:
-                done(STREAM_REFUSED if error else OK, error)
+            if done is not None and error:
+                done(STREAM_REFUSED, error)
+            elif done is not None:
+                tell_answer(done, response, timed=self._timed)
         elif (waiting := self._waiting.pop(event.stream, None)) is not None:
-            waiting(OK if event.status == "OK" else event.status, event.detail)
+            answer = self._answers.pop(event.stream, b"")
+            if event.status == "OK":
+                tell_answer(waiting, answer, timed=self._timed)
+            else:
+                waiting(event.status, event.detail)
         else:
             self._end_stream(event)
+
+    def _give_up_late(self) -> None:
+        """Ends calls at their limit, as every client of gRPC does: a server that hangs does not."""
+        while not self._broken:
+            now, late = time.monotonic(), []
+            with self._lock:
+                while self._limits and self._limits[0][0] <= now:
+                    number = self._limits.popleft()[1]
+                    if (done := self._waiting.pop(number, None)) is not None:
+                        self._http2.cancel(number)
+                        self._answers.pop(number, None)
+                        late.append(done)
+                # What is sent from now on is not late before that.
+                next_look = self._limits[0][0] if self._limits else now + self._timeout_s
+            for done in late:
+                done("DEADLINE_EXCEEDED", f"no answer within {self._timeout_s:g} s")
+            self._flush()
+            time.sleep(max(_LEAST_PAUSE_S, next_look - time.monotonic()))
 
     def _end_stream(self, event: Ended) -> None:
         with self._lock:

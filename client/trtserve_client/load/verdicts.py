@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from trtserve_client.load.scales import digits
+
 BUSY = 0.9
 """Share of a CPU from which on a worker is taken to be the limit: a Python process runs on one at a time."""
 _FULL = 0.97
@@ -19,7 +21,7 @@ def instability(rates: Sequence[float], p50s: Sequence[float], tolerance_percent
         least, most = min(values, default=0.0), max(values, default=0.0)
         middle = sorted(values)[len(values) // 2] if values else 0.0
         if middle and (most - least) > 2 * middle * tolerance_percent / 100:
-            return f"{name} ran from {least:.4g}{unit} to {most:.4g}{unit} within the measurement"
+            return f"{name} ran from {digits(least, 4)}{unit} to {digits(most, 4)}{unit} within the measurement"
         if not middle and most:
             return f"{name} was 0 for most of the measurement"
     return ""
@@ -38,7 +40,7 @@ def client_limit(
 ) -> str:
     """Why the client may have been the limit, and what to do; "" where it was not."""
     if lag_p99_ms > max(_LEAST_LAG_MS, _LAG_SHARE * p50_ms):
-        return f"1 % of the requests were sent {lag_p99_ms:.3g} ms late or more, use more --workers or a lower rate"
+        return f"1 % of the requests were sent {digits(lag_p99_ms)} ms late or more, use more --workers or a lower rate"
     if cpu_share >= BUSY:
         return f"a worker used {100 * cpu_share:.0f} % of a CPU, use more --workers"
     if machine_cpu < _FULL:

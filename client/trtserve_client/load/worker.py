@@ -88,7 +88,8 @@ def _drain(drive: Drive, recorder: Recorder, pipe: Pipe, timeout_s: float) -> No
 
 def _progress(recorder: Recorder) -> Progress:
     times = os.times()
-    return Progress(time.monotonic(), times.user + times.system, recorder.take(), recorder.first_error)
+    cpu_s = times.user + times.system
+    return Progress(time.monotonic(), cpu_s, recorder.take(), recorder.first_error, recorder.take_timings())
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ _CSV_HEAD = (
     *METRICS,
     "batch",
     "server_cpu",
+    "gpu",
     "client_cpu",
     "stable",
 )
@@ -66,7 +67,12 @@ def csv_text(result: Result) -> str:
         for number, run in enumerate(level.runs, 1):
             figures = [f"{getattr(run, metric):.6g}" for metric in METRICS]
             row = [level.target, level.label, number, f"{run.seconds:.3f}", run.answered, run.error_count, *figures]
-            uses = [f"{run.server.batch:.3g}", f"{run.server.cpu_share:.3g}", f"{run.client.cpu_share:.3g}"]
+            uses = [
+                f"{run.server.batch:.3g}",
+                f"{run.server.cpu_share:.3g}",
+                f"{run.server.gpu_share:.3g}",
+                f"{run.client.cpu_share:.3g}",
+            ]
             writer.writerow([*row, *uses, run.stable])
     return file.getvalue()
 

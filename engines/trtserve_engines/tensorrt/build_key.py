@@ -37,7 +37,7 @@ def engine_key(
 
 
 def _calibration(config: BuildConfig) -> dict[str, str]:
-    return {"calibration": _digest(config.calibration, "calibration")} if config.calibration else {}
+    return {"calibration": file_digest(config.calibration, "calibration")} if config.calibration else {}
 
 
 def _plugins(config: BuildConfig) -> dict[str, str]:
@@ -46,11 +46,12 @@ def _plugins(config: BuildConfig) -> dict[str, str]:
         name = Path(path).name
         if name in digests:
             raise ConfigError(f"plugins has two libraries called {name!r}; rename one of them")
-        digests[name] = _digest(path, "plugins")
+        digests[name] = file_digest(path, "plugins")
     return digests
 
 
-def _digest(path: str, option: str) -> str:
+def file_digest(path: str, option: str) -> str:
+    """SHA-256, in hex, of the file that an option names. Raises ConfigError."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

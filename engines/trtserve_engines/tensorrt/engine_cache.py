@@ -3,7 +3,7 @@
 engines/KEY/plan, entry.json     whole or not there: an entry appears by one rename
 partial/KEY                      being written or removed by the holder of KEY's lock
 damaged/KEY                      set aside, never served
-locks/KEY                        see file_lock.py
+locks/KEY, locks/GPU-UUID        see file_lock.py
 timings/                         see timing_store.py
 """
 
@@ -94,6 +94,12 @@ class EngineCache:
         """Holds the key for a block, so that one process builds and the others wait; see file_lock.held."""
         return file_lock.held(self._lock(key.digest), cancel, on_wait)
 
+    def lock_gpu(
+        self, uuid: str, cancel: Event | None = None, on_wait: Callable[[], None] = lambda: None
+    ) -> AbstractContextManager[bool]:
+        """Holds a GPU for a block, so that one process builds on it; see file_lock.held. After `lock`, never before."""
+        return file_lock.held(self._lock(uuid), cancel, on_wait)
+
     def publish(self, key: EngineKey, plan: Any, sidecar: Sidecar) -> None:
         """Keeps an engine, whole or not at all. The caller holds the key's lock. Raises EngineCacheError."""
         partial, entry = self._partial(key.digest), self._entry(key.digest)
@@ -168,7 +174,7 @@ class EngineCache:
                 total -= entry.size_bytes
                 removed.append(entry.digest)
         if removed:
-            log.info("removed %d engines from %s", len(removed), self.folder)
+            log.info("engines removed from %s: %d", self.folder, len(removed))
         return removed
 
     def remove(self, digest: str) -> bool:

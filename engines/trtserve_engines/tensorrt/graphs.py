@@ -79,6 +79,8 @@ def _capture(slot: Slot, key: Key, io: EngineIo, streams: Streams, new_context: 
     slot.run_once(key, context, streams.compute)
     graph = streams.compute.capture(lambda: context.enqueue(streams.compute))
     undo.callback(graph.free)
+    graph.launch(streams.compute)  # the first launch brings it to the GPU, which no request shall wait for
+    streams.compute.synchronize()
     slot.graphs[key] = (context, graph)
 
 

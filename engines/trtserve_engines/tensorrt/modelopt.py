@@ -6,6 +6,7 @@ import functools
 import importlib.metadata
 import logging
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -15,16 +16,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from trtserve_engines.accuracy import Tolerance
 from trtserve_engines.errors import RecipeError
 from trtserve_engines.onnx_model import OnnxModel
 from trtserve_engines.sample_file import Sample, read_samples
 from trtserve_engines.tensorrt.build_config import BuildConfig
+from trtserve_engines.tensorrt.gate_samples import gate_samples
 
 log = logging.getLogger(__name__)
 
 _PACKAGE = "nvidia-modelopt"
 _VERSION = f"import importlib.metadata as m; print(m.version({_PACKAGE!r}))"
 _LAST_LINES = 5
+_WAY_OUT = {
+    "fp16": "Rewrite it with precision_tool = 'onnxruntime', or build it as-is",
+    "bf16": "Build it as-is, or use fp16",
+}
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Tool(NamedTuple):
@@ -60,32 +68,49 @@ def find(config: BuildConfig) -> Tool | None:
 
 
 def autocast(model: OnnxModel, config: BuildConfig, target: Path) -> None:
-    """Writes the model in `config.precision` to `target`. Raises RecipeError with the tool's last lines."""
+    """Writes the model in `config.precision` to `target`; `config` holds the model's profiles.
+
+    AutoCast runs the model and keeps in FP32 what goes beyond the range of the type. Raises RecipeError with its last
+    lines.
+    """
     tool = find(config)
     if tool is None:
         raise RecipeError("ModelOpt was not found")
     with tempfile.TemporaryDirectory(prefix="trtserve-samples-", dir=target.parent) as folder:
+        _write_samples(_samples(model, config), Path(folder))
         command = [tool.python, "-m", "modelopt.onnx.autocast", *_arguments(model, config, target)]
-        if config.calibration:
-            _write_samples(read_samples(Path(config.calibration), model.signature), Path(folder))
-            command += ["--calibration_data", folder]
+        command += ["--calibration_data", folder]
         log.info("running %s on %s", tool.name, model.path)
         result = subprocess.run(command, capture_output=True, text=True, env=_environment(os.environ))
     if result.returncode != 0 or not target.exists():
-        last = " | ".join((result.stdout + result.stderr).strip().splitlines()[-_LAST_LINES:])
         raise RecipeError(
-            f"{tool.name} ended with exit code {result.returncode} on {model.path}; its last lines: {last}"
+            f"{tool.name} ended with exit code {result.returncode} on {model.path}; its last lines:"
+            f" {_last_lines(result.stdout + result.stderr)}. {_WAY_OUT[config.precision]}"
         )
 
 
 def _arguments(model: OnnxModel, config: BuildConfig, target: Path) -> list[str]:
     arguments = ["--onnx_path", str(model.path), "--output_path", str(target)]
-    arguments += ["--low_precision_type", config.precision]
+    arguments += ["--low_precision_type", config.precision, "--log_level", "ERROR"]
     if config.keep_io_types:
         arguments.append("--keep_io_types")
     if config.keep_fp32_ops:
         arguments += ["--op_types_to_exclude", *config.keep_fp32_ops]
     return arguments
+
+
+def _samples(model: OnnxModel, config: BuildConfig) -> list[Sample]:
+    """Real ones, else made-up ones that the profiles hold: its own have the size 1 in every dynamic dimension."""
+    if config.calibration:
+        return read_samples(Path(config.calibration), model.signature)
+    return gate_samples(model.signature, config, Tolerance())
+
+
+def _last_lines(output: str) -> str:
+    """The end of what it said, without colours and the places in its code, which are indented."""
+    lines = _COLOUR.sub("", output).splitlines()
+    said = [line for line in lines if line.strip() and not line.startswith((" ", "Traceback "))]
+    return " | ".join(said[-_LAST_LINES:])
 
 
 def _write_samples(samples: list[Sample], folder: Path) -> None:
@@ -105,6 +130,7 @@ def _version_of(python: str) -> str:
         result = subprocess.run([python, "-c", _VERSION], capture_output=True, text=True, env=_environment(os.environ))
     except OSError as error:
         raise RecipeError(f"modelopt_python = {python!r} cannot be run: {error.strerror}") from None
-    if result.returncode != 0:
+    version = result.stdout.strip()
+    if result.returncode != 0 or not version:
         raise RecipeError(f"modelopt_python = {python!r} has no {_PACKAGE}; install it there with pip")
-    return result.stdout.strip()
+    return version

@@ -28,6 +28,9 @@ class NativeContext:
         if self._native is None:
             device.memory()  # raises where the device is lost
             raise DeviceMemoryError(f"TensorRT could not make an execution context: {lines.reason()}")
+        if engine.profiling_verbosity == trt.ProfilingVerbosity.DETAILED:
+            # What was built in for the inspector would be put out at each enqueue, which costs time.
+            self._native.nvtx_verbosity = trt.ProfilingVerbosity.LAYER_NAMES_ONLY
         if profile:
             self._choose(profile, stream)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from trtserve_engines.onnx_model import OnnxModel
+from trtserve_engines.step import Watch
 from trtserve_engines.tensorrt.provide import ProvidedEngine, provide_engine
 from trtserve_engines.tensorrt.runtime import TensorRtEngine
-from trtserve_engines.tensorrt.step import Watch
 from trtserve_engines.tensorrt.tensorrt_options import TensorRtOptions
 from trtserve_engines.tensorrt.toolchain import TensorRtToolchain
 

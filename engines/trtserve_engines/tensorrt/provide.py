@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from mmap import mmap
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -23,12 +23,12 @@ from trtserve_engines.errors import (
     PlanError,
 )
 from trtserve_engines.onnx_model import OnnxModel
+from trtserve_engines.step import Step, Watch
 from trtserve_engines.tensorrt.build_config import BuildConfig
 from trtserve_engines.tensorrt.build_key import engine_key
 from trtserve_engines.tensorrt.cache_entry import Sidecar, plan_digest
 from trtserve_engines.tensorrt.engine_cache import EngineCache
 from trtserve_engines.tensorrt.engine_key import EngineKey
-from trtserve_engines.tensorrt.step import Step, Watch
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,11 @@ class Toolchain(Protocol[E]):
         ...
 
     @property
+    def gpu_uuid(self) -> str:
+        """Which one it is built on, among equal ones."""
+        ...
+
+    @property
     def tensorrt_version(self) -> str:
         """The version in full."""
         ...
@@ -71,7 +76,8 @@ class Toolchain(Protocol[E]):
         ...
 
     def check(self, engine: E, known: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        """The report of a comparison with ONNX Runtime: the one that is known, or a new one; None where none is wanted.
+        """The report of a comparison with ONNX Runtime: the one that is known, where it is of the samples that are
+        given now, or a new one; None where none is wanted.
 
         Raises AccuracyError where it is beyond the tolerance.
         """
@@ -94,7 +100,7 @@ class ProvidedEngine(Generic[E]):
 
 
 def provide_engine(toolchain: Toolchain[E], cache: EngineCache, watch: Watch) -> ProvidedEngine[E]:
-    """The toolchain's engine. Of any number of processes that want it, one builds.
+    """The toolchain's engine. Of any number of processes that want it, one builds, and on each GPU one at a time.
 
     Raises BuildCancelledError, EngineNotBuiltError where `watch` allows no build, or what the toolchain raises.
     Nothing is kept of an engine that fails its check.
@@ -144,17 +150,15 @@ def _from_cache(
             log.warning("%s; it was moved to %s and is built again", error, target)
         return None
     try:
-        toolchain.check(engine, stored.sidecar.accuracy)
+        sidecar = replace(stored.sidecar, accuracy=toolchain.check(engine, stored.sidecar.accuracy))
     except BaseException:
         engine.close()
         raise
-    return ProvidedEngine(engine, stored.plan, stored.sidecar, from_cache=True)
+    return ProvidedEngine(engine, stored.plan, sidecar, from_cache=True)
 
 
 def _build(key: EngineKey, toolchain: Toolchain[E], cache: EngineCache, watch: Watch) -> ProvidedEngine[E]:
-    started = time.monotonic()
-    plan = toolchain.build(watch)
-    build_s = time.monotonic() - started
+    plan, build_s = _built(toolchain, cache, watch)
     if toolchain.model.digest_now() != key.model:
         raise ModelFileError(f"{toolchain.model.path} changed while its engine was built; load it again")
     engine = toolchain.load(plan)
@@ -166,6 +170,19 @@ def _build(key: EngineKey, toolchain: Toolchain[E], cache: EngineCache, watch: W
         raise
     log.info("%s: engine built in %.1f s", toolchain.model.path, build_s)
     return ProvidedEngine(engine, plan, sidecar, from_cache=False, problem=_kept(key, plan, sidecar, cache))
+
+
+def _built(toolchain: Toolchain[E], cache: EngineCache, watch: Watch) -> tuple[bytes | mmap, float]:
+    """The plan, and how long it took. Builds side by side on one GPU would spoil each other's timings."""
+
+    def on_wait() -> None:
+        watch.on_step(Step("waiting for another build on this GPU"))
+
+    with cache.lock_gpu(toolchain.gpu_uuid, watch.cancel, on_wait) as held:
+        if not held:
+            raise BuildCancelledError(f"{toolchain.model.path}: waiting for its GPU was cancelled")
+        started = time.monotonic()
+        return toolchain.build(watch), time.monotonic() - started
 
 
 def _sidecar(key: EngineKey, toolchain: Toolchain[E], engine: E, plan: bytes | mmap, build_s: float) -> Sidecar:

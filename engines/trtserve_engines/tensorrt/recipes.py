@@ -47,7 +47,10 @@ def recipe_tool(config: BuildConfig) -> str:
 
 
 def apply_recipe(model: OnnxModel, config: BuildConfig, folder: Path) -> RecipeResult:
-    """Rewrites the model as `config.precision` says, into a file in `folder`. Raises RecipeError."""
+    """Rewrites the model as `config.precision` says, into a file in `folder`. Raises RecipeError.
+
+    `config` holds the profiles that the model will have; see `profiles.with_profiles`.
+    """
     tool = recipe_tool(config)
     if config.precision == "as-is":
         return RecipeResult(model.path, tool)
@@ -56,7 +59,7 @@ def apply_recipe(model: OnnxModel, config: BuildConfig, folder: Path) -> RecipeR
         if tool.startswith("modelopt"):
             modelopt.autocast(model, config, target)
         else:
-            _save(_rewritten(model, config), target)
+            save(_rewritten(model, config), target)
     except EngineError:
         raise
     except Exception as error:  # the converters' errors share no base class
@@ -79,6 +82,7 @@ def _onnxruntime() -> str:
     return f"onnxruntime {import_onnxruntime().__version__} with onnx {onnx.__version__}"
 
 
-def _save(proto: onnx.ModelProto, target: Path) -> None:
+def save(proto: onnx.ModelProto, target: Path) -> None:
+    """Writes a graph, its weights beside it where they are too many for one file."""
     is_large = sum(len(tensor.raw_data) for tensor in proto.graph.initializer) > _LARGEST_FILE
     onnx.save_model(proto, str(target), save_as_external_data=is_large, location="weights.bin")

@@ -7,14 +7,15 @@ from mmap import mmap
 from threading import Event
 from typing import Any
 
-from trtserve_engines.cuda.api import Device, Driver
+from trtserve_engines.cuda.api import Device, Driver, Memory
 from trtserve_engines.cuda.device_thread import DeviceThread
 from trtserve_engines.cuda.errors import OutOfDeviceMemoryError
 from trtserve_engines.cuda.immortal import keep_for_good
 from trtserve_engines.engine import ShapeRanges
-from trtserve_engines.errors import DeviceMemoryError, PlanError
+from trtserve_engines.errors import DeviceMemoryError
 from trtserve_engines.signature import DYNAMIC, Signature
 from trtserve_engines.tensorrt.context import EngineParts, TensorRtContext
+from trtserve_engines.tensorrt.deserialise import deserialise
 from trtserve_engines.tensorrt.engine_io import EngineIo, read_engine_io
 from trtserve_engines.tensorrt.import_tensorrt import import_tensorrt
 from trtserve_engines.tensorrt.io_layout import IoLayout, measure_layout
@@ -100,28 +101,16 @@ class _Loading:
     def load(self, device: Device, plan: memoryview) -> EngineParts:
         """Runs on the engine's thread."""
         weights = MemoryNeed("weights, as long as the plan,", plan.nbytes)
-        self._check([weights], device)
-        native = self._deserialise(plan)
+        self._check([weights], device.memory())
+        native = deserialise(self._trt, self.log, plan, self._where())
         io = read_engine_io(self._trt, native)
         layout = self._measure(device, native, io)
         scratch = native.device_memory_size_v2
-        self._check(self._needs(scratch, layout), device)
+        free, total = device.memory()
+        self._check([weights, *self._needs(scratch, layout)], Memory(free + weights.size, total))
         return EngineParts(
             self._trt, self.log, self._driver, self._gpu, native, io, layout, scratch, self._config, Event()
         )
-
-    def _deserialise(self, plan: memoryview) -> Any:
-        with self.log.collect() as lines:
-            runtime = self._trt.Runtime(self.log.native)
-            native = runtime.deserialize_cuda_engine(plan)
-        if native is None:
-            # A plan that only found no room is a good one.
-            kind = DeviceMemoryError if _is_lack_of_memory(lines.reason()) else PlanError
-            raise kind(
-                f"TensorRT {self._trt.__version__} cannot load the plan of {plan.nbytes} bytes on"
-                f" {self._where()}: {lines.reason()}"
-            )
-        return native
 
     def _measure(self, device: Device, native: Any, io: EngineIo) -> IoLayout:
         stream = device.stream()
@@ -145,16 +134,11 @@ class _Loading:
             ),
         ]
 
-    def _check(self, needs: Sequence[MemoryNeed], device: Device) -> None:
-        check_memory(needs, device.memory(), self._config.memory_reserve_bytes, self._where())
+    def _check(self, needs: Sequence[MemoryNeed], memory: Memory) -> None:
+        check_memory(needs, memory, self._config.memory_reserve_bytes, self._where())
 
     def _where(self) -> str:
         return f"gpu:{self._gpu} ({self._driver.gpus()[self._gpu].identity.name})"
-
-
-def _is_lack_of_memory(reason: str) -> bool:
-    """By TensorRT's words, because it has no codes for it."""
-    return any(words in reason.lower() for words in ("out of memory", "outofmemory", "could not be allocated"))
 
 
 def _max_rows(io: EngineIo) -> int | None:

@@ -10,7 +10,8 @@ from typing import Any
 
 from trtserve_engines.cuda.open_driver import open_driver
 from trtserve_engines.onnx_model import OnnxModel
-from trtserve_engines.tensorrt.accuracy_gate import check_report, measure, tensor_table
+from trtserve_engines.step import Step, Watch
+from trtserve_engines.tensorrt.accuracy_gate import check_report, is_of_samples, measure, tensor_table
 from trtserve_engines.tensorrt.build_config import BuildConfig
 from trtserve_engines.tensorrt.build_job import BuildJob
 from trtserve_engines.tensorrt.build_process import BuildProcess
@@ -20,7 +21,6 @@ from trtserve_engines.tensorrt.profiles import with_profiles
 from trtserve_engines.tensorrt.progress import Progress
 from trtserve_engines.tensorrt.recipes import recipe_tool
 from trtserve_engines.tensorrt.runtime import TensorRtEngine
-from trtserve_engines.tensorrt.step import Step, Watch
 from trtserve_engines.tensorrt.tensorrt_config import TensorRtConfig
 from trtserve_engines.tensorrt.timing_store import TimingStore
 
@@ -40,7 +40,8 @@ class TensorRtToolchain:
         self._instances = instances
         self._cuda_driver = cuda_driver
         self._driver = open_driver(cuda_driver)
-        self.gpu = self._driver.gpus()[gpu].identity
+        info = self._driver.gpus()[gpu]
+        self.gpu, self.gpu_uuid = info.identity, info.uuid
         self.tensorrt_version = str(import_tensorrt().__version__)
         self._timings = TimingStore(folder, self.tensorrt_version, self.gpu)
 
@@ -73,9 +74,10 @@ class TensorRtToolchain:
         """See Toolchain."""
         if not self._tolerance.accuracy_gate:
             return known
-        report = known or measure(self.model, self.config, self._tolerance, engine).to_json()
-        check_report(report, self._tolerance, self.config.precision)
-        return report
+        if known is None or not is_of_samples(known, self._tolerance):
+            known = measure(self.model, self.config, self._tolerance, engine).to_json()
+        check_report(known, self._tolerance, self.config.precision)
+        return known
 
     def describe(self, engine: TensorRtEngine) -> tuple[tuple[Mapping[str, Any], ...], Mapping[str, int]]:
         """See Toolchain."""

@@ -55,8 +55,8 @@ class Assembly(Catalogue):
         self._assembling.append(_Waiting(loaded, on_decided))
         self._look_soon()
 
-    def _changed(self) -> None:
-        super()._changed()
+    def _changed(self, name: str) -> None:
+        super()._changed(name)
         if self._has_ensembles:
             self._look_soon()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from trtserve_engines.options import nearest
-from trtserve_engines.tensorrt.step import Step
+from trtserve_engines.step import Step
 from trtserve_server.errors import ModelNotFound, ModelNotReady, ServerStopping
 from trtserve_server.metrics import Build
 from trtserve_server.models.model import Model
@@ -68,7 +68,7 @@ class Catalogue:
 
     def __init__(self) -> None:
         self._entries: dict[str, dict[str, Entry]] = {}
-        self._serving: dict[tuple[str, str], Model] = {}
+        self._serving: dict[str, dict[str, Model]] = {}  # by name and version, "" for the newest
         self.generation = 0
         """Counts the changes of states: what was found before the last one may not be what serves now."""
         self.on_change: Callable[[], None] = lambda: None
@@ -76,14 +76,14 @@ class Catalogue:
 
     def find(self, name: str, version: str = "") -> Model:
         """The model that serves; the newest version where none is given. Raises ModelNotFound or ModelNotReady."""
-        model = self._serving.get((name, version))
-        if model is not None:
-            return model
+        versions = self._serving.get(name)
+        if versions is not None and version in versions:
+            return versions[version]
         raise self._refusal(name, version)
 
     def serves(self, name: str, version: str = "") -> bool:
         """Whether `find` would give a model."""
-        return (name, version) in self._serving
+        return version in self._serving.get(name, ())
 
     def entry(self, name: str, version: str = "") -> Entry:
         """The entry whatever its state; the newest version that serves, else the newest. Raises ModelNotFound."""
@@ -91,8 +91,8 @@ class Catalogue:
         if versions is None:
             raise self._unknown_model(name)
         if not version:
-            model = self._serving.get((name, ""))
-            return versions[model.version] if model else max(versions.values(), key=_version_number)
+            serving = self._serving.get(name)
+            return versions[serving[""].version] if serving else max(versions.values(), key=_version_number)
         if version in versions:
             return versions[version]
         raise self._unknown_version(name, version)
@@ -128,15 +128,17 @@ class Catalogue:
 
     def _set_state(self, entry: Entry, state: State, reason: str = "") -> None:
         entry.state, entry.reason = state, reason
-        self._changed()
+        self._changed(entry.name)
 
-    def _changed(self) -> None:
+    def _changed(self, name: str) -> None:
         self.generation += 1
-        self._serving = {}
-        for entry in self.entries():
+        serving: dict[str, Model] = {}
+        for entry in self.versions(name):
             if entry.state is State.READY and entry.model is not None:
-                self._serving[entry.name, entry.version] = entry.model
-                self._serving[entry.name, ""] = entry.model
+                serving[entry.version] = serving[""] = entry.model
+        self._serving[name] = serving
+        if not serving:
+            del self._serving[name]
         self.on_change()
 
     def _refusal(self, name: str, version: str) -> Exception:

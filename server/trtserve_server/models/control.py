@@ -8,6 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,32 @@ from trtserve_server.errors import (
 )
 from trtserve_server.models.catalogue import STOPPING
 from trtserve_server.models.countdown import after
+from trtserve_server.models.given_files import Files
 from trtserve_server.models.poller import RepositoryPoller
 from trtserve_server.models.registry import Registry
-from trtserve_server.models.repository import Found, ModelVersion, check_files, find_model, model_names, scan
+from trtserve_server.models.repository import (
+    Found,
+    ModelVersion,
+    check_files,
+    find_model,
+    given_model,
+    model_names,
+    scan,
+)
 from trtserve_server.scheduling.reactor import Reactor
 
 log = logging.getLogger(__name__)
 
 Done = Callable[[RequestError | None], None]
 Operation = Callable[[Done], None]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a load request brings along: the configuration's values and, only with them, the files of the folder."""
+
+    values: Mapping[str, Any] | None = None
+    files: Files = field(default_factory=dict)
 
 
 class ModelControl:
@@ -82,13 +100,13 @@ class ModelControl:
             while len(operations) > 1:
                 operations.pop()[1](ServerStopping(STOPPING))
 
-    def load(self, name: str, values: Mapping[str, Any] | None, on_done: Done) -> None:
-        """Loads what is on disk under `name`, with `values` for its configuration file where they are given.
+    def load(self, name: str, given: Given, on_done: Done) -> None:
+        """Loads what is on disk under `name`, but for what is `given` in its place.
 
         What serves already and is unchanged stays. Raises ModelControlOff.
         """
         self._check_mode("loaded")
-        self._enqueue(name, partial(self._load, name, values), on_done)
+        self._enqueue(name, partial(self._load, name, given), on_done)
 
     def unload(self, name: str, on_done: Done, *, dependents: bool = False) -> None:
         """Unloads a model; `on_done` comes when its requests are answered and its memory is freed.
@@ -147,21 +165,26 @@ class ModelControl:
         else:
             del self._waiting[name]
 
-    def _load(self, name: str, values: Mapping[str, Any] | None, done: Done) -> None:
+    def _load(self, name: str, given: Given, done: Done) -> None:
         def look() -> None:
-            self._reactor.post(self._found, name, self._look(name, values), done)
+            self._reactor.post(self._found, name, self._look(name, given), done)
 
         self._executor.submit(look)
 
-    def _look(self, name: str, values: Mapping[str, Any] | None) -> Found | RequestError:
+    def _look(self, name: str, given: Given) -> Found | RequestError:
         try:
-            found = find_model(self._config, name, values)
+            if given.values is not None and given.files:
+                found = given_model(self._config, name, given.values, given.files)
+            else:
+                found = find_model(self._config, name, given.values)
             if found:
                 return {**self._look_for_components(found), name: found}
             names = self.names()
             return ModelNotFound(f"model {name!r} is in no repository{nearest(name, names) if names else ''}")
         except ConfigError as error:
-            return InvalidRequest(str(error)) if values is not None else LoadFailed(str(error))
+            return InvalidRequest(str(error)) if given.values is not None else LoadFailed(str(error))
+        except OSError as error:
+            return LoadFailed(f"the files given for model {name!r} cannot be stored: {error.strerror}")
         except Exception as error:  # whatever it is, the operations behind this one must have their turn
             log.exception("looking for model %r failed", name)
             return LoadFailed(f"looking for model {name!r} failed with {type(error).__name__}; the log has the details")

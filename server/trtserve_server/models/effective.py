@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from trtserve_engines.errors import EngineError
 from trtserve_engines.options import as_mapping
 from trtserve_engines.signature import Signature, TensorSpec
-from trtserve_engines.tensorrt.step import Watch
+from trtserve_engines.step import Watch
 from trtserve_protos import dtypes
 from trtserve_server.config import InstanceGroupConfig, ModelConfig, ServerConfig, TensorConfig
 from trtserve_server.models.ensemble_graph import graph_of
@@ -96,13 +96,12 @@ def _marked(line: str, completed: Mapping[str, str]) -> str:
 def _tensors(
     given: Sequence[TensorConfig], specs: Sequence[TensorSpec], max_batch_size: int
 ) -> tuple[TensorConfig, ...]:
-    labels = {tensor.name: tensor.label_filename for tensor in given}
+    by_name = {tensor.name: tensor for tensor in given}
     return tuple(
-        TensorConfig(
-            spec.name,
-            dtypes.from_numpy(spec.dtype).name,
-            spec.shape[1:] if max_batch_size else spec.shape,
-            labels.get(spec.name, ""),
+        replace(
+            by_name.get(spec.name, TensorConfig(spec.name)),
+            datatype=dtypes.from_numpy(spec.dtype).name,
+            dims=spec.shape[1:] if max_batch_size else spec.shape,
         )
         for spec in specs
     )

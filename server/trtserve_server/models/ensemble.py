@@ -19,6 +19,7 @@ from trtserve_server.models.ensemble_run import EnsembleRun, Find
 from trtserve_server.models.input_checks import batch_rows, check_inputs, request_rows
 from trtserve_server.models.labels import read_labels
 from trtserve_server.models.repository import ModelVersion
+from trtserve_server.models.reshape import check_not_reshaped
 from trtserve_server.models.response_cache import ModelCache, ResponseCache
 from trtserve_server.request import BatchKey, InferRequest, InferResponse, Outcome
 from trtserve_server.scheduling.admission import too_late
@@ -26,6 +27,9 @@ from trtserve_server.scheduling.batch import resolve
 from trtserve_server.scheduling.pace import FRESH_S, Pace
 from trtserve_server.scheduling.reactor import Reactor
 from trtserve_server.statistics import ModelStatistics
+
+MAX_DEPTH = 32
+"""Ensembles in ensembles: a request and its answer pass through all of them on one stack."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ def load_ensemble(source: ModelVersion) -> LoadedEnsemble:
     start = time.monotonic()
     if source.problem:
         raise ConfigError(source.problem)
+    check_not_reshaped(source.config)
     graph = graph_of(source.config)
     labels = read_labels(source)
     return LoadedEnsemble(source, graph, labels, time.monotonic() - start)
@@ -63,6 +68,7 @@ class EnsembleModel:
     facts: Mapping[str, str] = {}
 
     signature: Signature
+    depth: int
 
     def __init__(
         self,
@@ -115,6 +121,9 @@ class EnsembleModel:
                 models.append(self._find(step.model, step.asked_version))
             except RequestError as error:
                 raise ConfigError(f"{self._graph.shown(number)}: {error}") from None
+        self.depth = 1 + max(model.depth for model in models)
+        if self.depth > MAX_DEPTH:
+            raise ConfigError(f"ensembles lie {self.depth} deep in each other here; wanted is at most {MAX_DEPTH}")
         max_batch_size, reason = batch_size_of(self._graph, self.config, models)
         self.signature = signature_of(self._graph, self.config, models, max_batch_size)
         self.max_batch_size, self.batching_reason = max_batch_size, reason

@@ -29,12 +29,16 @@ class Component(Protocol):
 
 @dataclass(frozen=True)
 class Graph:
-    """Steps by number, in an order in which each finds its inputs; names of the ensemble's own inputs and outputs."""
+    """Steps by number, in an order in which each finds its inputs; names of the ensemble's own inputs and outputs.
+
+    `takers` are the steps that take a tensor, by its name.
+    """
 
     steps: tuple[StepConfig, ...]
     order: tuple[int, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    takers: Mapping[str, Sequence[int]]
 
     def shown(self, number: int) -> str:
         """The step as messages name it, counted from 1."""
@@ -45,15 +49,16 @@ def graph_of(config: ModelConfig) -> Graph:
     """The graph that the configuration describes. Raises ConfigError, which shows a cycle where there is one."""
     steps = config.ensemble
     makers = _makers(steps)
-    taken = [tensor for step in steps for tensor in step.inputs.values()]
-    free = tuple(dict.fromkeys(tensor for tensor in taken if tensor not in makers))
+    taken = dict.fromkeys(tensor for step in steps for tensor in step.inputs.values())
+    free = tuple(tensor for tensor in taken if tensor not in makers)
     inputs = tuple(tensor.name for tensor in config.inputs) or free
+    known = {*makers, *inputs}
     for name in inputs:
         if name in makers:
             raise ConfigError(f"tensor {name!r} is an input of the ensemble and an output of step {makers[name] + 1}")
     for number, step in enumerate(steps):
         for name, tensor in step.inputs.items():
-            if tensor not in makers and tensor not in inputs:
+            if tensor not in known:
                 raise ConfigError(
                     f"step {number + 1} (model {step.model!r}) takes {name!r} from tensor {tensor!r}, which no step"
                     f" gives and which is no input of the ensemble; its inputs are {_listed(inputs)}"
@@ -66,7 +71,7 @@ def graph_of(config: ModelConfig) -> Graph:
     order = _order(steps, makers)
     if not outputs:
         raise ConfigError("the ensemble has no outputs: every tensor that a step gives is taken by another")
-    return Graph(steps, order, inputs, outputs)
+    return Graph(steps, order, inputs, outputs, _takers(steps))
 
 
 def batch_size_of(graph: Graph, config: ModelConfig, components: Sequence[Component]) -> tuple[int, str]:
@@ -160,14 +165,35 @@ def _makers(steps: Sequence[StepConfig]) -> dict[str, int]:
     return makers
 
 
+def _takers(steps: Sequence[StepConfig]) -> dict[str, list[int]]:
+    """The numbers of the steps that take each tensor, each once."""
+    takers: dict[str, list[int]] = {}
+    for number, step in enumerate(steps):
+        for tensor in dict.fromkeys(step.inputs.values()):
+            takers.setdefault(tensor, []).append(number)
+    return takers
+
+
 def _order(steps: Sequence[StepConfig], makers: Mapping[str, int]) -> tuple[int, ...]:
+    """Every step behind those whose tensors it takes: wave by wave, in each wave by number."""
     needs = [{makers[tensor] for tensor in step.inputs.values() if tensor in makers} for step in steps]
+    takers: list[list[int]] = [[] for _ in steps]
+    for number, needed in enumerate(needs):
+        for maker in needed:
+            takers[maker].append(number)
+    missing = [len(needed) for needed in needs]
     order: list[int] = []
-    while len(order) < len(steps):
-        ready = [number for number, needed in enumerate(needs) if number not in order and needed <= set(order)]
-        if not ready:
-            raise ConfigError(f"the steps wait for each other: {_cycle(steps, makers, needs, set(order))}")
-        order += ready
+    wave = [number for number, count in enumerate(missing) if not count]
+    while wave:
+        order += wave
+        following = []
+        for taker in (taker for maker in wave for taker in takers[maker]):
+            missing[taker] -= 1
+            if not missing[taker]:
+                following.append(taker)
+        wave = sorted(following)
+    if len(order) < len(steps):
+        raise ConfigError(f"the steps wait for each other: {_cycle(steps, makers, needs, set(order))}")
     return tuple(order)
 
 

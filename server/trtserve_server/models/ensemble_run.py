@@ -37,9 +37,7 @@ class EnsembleRun:
         self._find = find
         self._on_done = on_done
         self._tensors: dict[str, Any] = dict(request.inputs)
-        self._missing = [
-            {tensor for tensor in step.inputs.values() if tensor not in self._tensors} for step in graph.steps
-        ]
+        self._missing = [len(set(step.inputs.values()) - self._tensors.keys()) for step in graph.steps]
         self._left = len(graph.steps)
         self._counted: set[str] = set()
         self._running: dict[int, tuple[Model, InferRequest]] = {}
@@ -117,11 +115,10 @@ class EnsembleRun:
         if self._left == 0:
             self._finish(self._response())
             return
-        for other, missing in enumerate(self._missing):
-            if missing & made.keys():
-                missing.difference_update(made)
-                if not missing:
-                    self._due.append(other)
+        for other in sorted(taker for tensor in made for taker in self._graph.takers.get(tensor, ())):
+            self._missing[other] -= 1
+            if not self._missing[other]:
+                self._due.append(other)
         self._launch_due()
 
     def _response(self) -> InferResponse:

@@ -19,9 +19,9 @@ from trtserve_engines.onnx_model import OnnxModel, read_onnx_model
 from trtserve_engines.open_engine import open_engine
 from trtserve_engines.script import ScriptConfig, engine_from_script
 from trtserve_engines.signature import Signature
+from trtserve_engines.step import Watch
 from trtserve_engines.tensorrt.cache_options import CacheOptions
 from trtserve_engines.tensorrt.plugins import check_allowed
-from trtserve_engines.tensorrt.step import Watch
 from trtserve_engines.tensorrt.tensorrt_options import TensorRtOptions
 from trtserve_server.config import ModelConfig, ServerConfig
 from trtserve_server.models.agreement import agreed_signature, check_types
@@ -30,6 +30,7 @@ from trtserve_server.models.inline import is_quick
 from trtserve_server.models.labels import read_labels
 from trtserve_server.models.placement import place
 from trtserve_server.models.repository import ModelVersion, config_file
+from trtserve_server.models.reshape import reshaped
 from trtserve_server.models.warmup import WarmupRequest, warmup_requests
 
 log = logging.getLogger(__name__)
@@ -177,6 +178,7 @@ def _open_model(model: OnnxModel, config: ModelConfig, server: ServerConfig, wat
             )
             engines.append(PlacedEngine(engine, instances))
             facts |= engine.facts
+        engines = [placed._replace(engine=reshaped(placed.engine, config)) for placed in engines]
     except BaseException:
         OpenedModel(tuple(engines), {}).close()
         raise

@@ -58,6 +58,11 @@ class Model(Protocol):
         ...
 
     @property
+    def depth(self) -> int:
+        """How many ensembles lie in each other here; 0 for a single model."""
+        ...
+
+    @property
     def awaits_engine(self) -> bool:
         """Whether it serves only until its TensorRT engine is built."""
         ...

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from trtserve_engines.errors import DeviceLostError, EngineNotBuiltError
-from trtserve_engines.tensorrt.step import Cancel, Step, Watch
+from trtserve_engines.step import Cancel, Step, Watch
 from trtserve_server.config import ServerConfig
 from trtserve_server.errors import ServerStopping
 from trtserve_server.models.assembly import Assembly, needed_by
@@ -52,7 +52,7 @@ class Registry(Assembly):
     """The models by name and version. Belongs to the scheduling thread.
 
     Loading runs in `loading`, freeing in `freeing`, so that it does not wait for what takes long to load, and what
-    has to build an engine first in `building`, one after another: builds side by side spoil each other's timings.
+    has to build an engine first in `building`, where it may have to wait for its GPU.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Registry(Assembly):
             if entry is None or entry.state is not State.READY:
                 versions[source.version] = Entry(source, State.LOADING)
         replacement.left = len(changed)
-        self._changed()
+        self._changed(name)
         for source in changed:
             self._loading.submit(self._load, replacement, source)
         if not changed:
@@ -174,10 +174,11 @@ class Registry(Assembly):
     def _await_engine(self, entry: Entry, model: Model) -> None:
         """The model serves until its engine is built, which then takes its place."""
         cancel = self._awaited[model] = Cancel()
-        then = partial(self._engine_built, entry, model)
+        then = partial(self._engine_built, entry, entry.source, model)
         self._building.submit(self._build, entry.source, cancel, then)
 
-    def _engine_built(self, entry: Entry, model: Model, loaded: LoadedModel | Exception) -> None:
+    def _engine_built(self, entry: Entry, source: ModelVersion, model: Model, loaded: LoadedModel | Exception) -> None:
+        source.loaded()
         if isinstance(loaded, Exception):
             self._engine_ready(entry, model, None, loaded)
         else:
@@ -198,7 +199,7 @@ class Registry(Assembly):
             return
         entry.model, entry.step = successor, None
         log.info("%s/%s: its engine is ready and takes the place of the CPU", entry.name, entry.version)
-        self._changed()
+        self._changed(entry.name)
         self._drain(model, partial(self._departures.free, model))
 
     def _loaded(self, replacement: _Replacement, source: ModelVersion, loaded: Loaded) -> None:
@@ -226,12 +227,15 @@ class Registry(Assembly):
             log.info("%s/%s is ready", source.name, source.version)
             if model is not None and model.awaits_engine:
                 self._await_engine(entry, model)
+            else:
+                source.loaded()
             if old is not None:
                 self._drain(old, partial(self._departures.free, old))
         else:
             if model is not None:
                 self._departures.free(model)
             entry.step = None
+            source.loaded()
             reason = str(error) or type(error).__name__
             replacement.failures.append(reason)
             self._fail(entry, source, reason)
@@ -269,7 +273,7 @@ class Registry(Assembly):
                     self._unload(entry, "other versions are served now", partial(self._forget, entry))
         if not self._entries.get(name):
             self._entries.pop(name, None)
-        self._changed()
+        self._changed(name)
         replacement.on_done(replacement.failures)
 
     def _unload(self, entry: Entry, reason: str, then: Callable[[], None]) -> None:
@@ -292,7 +296,7 @@ class Registry(Assembly):
             del versions[entry.version]
             if not versions:
                 del self._entries[entry.name]
-            self._changed()
+            self._changed(entry.name)
 
     def _drain_the_unneeded(self) -> None:
         """Drains what no ensemble needs any more; the others follow when the last such ensemble is drained."""

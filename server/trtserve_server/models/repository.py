@@ -18,6 +18,7 @@ from trtserve_engines.regular_file import read_regular
 from trtserve_engines.script import ScriptConfig, parse_script
 from trtserve_server.config import ModelConfig, ServerConfig
 from trtserve_server.models.fingerprint import Fingerprint, fingerprint, folder_fingerprint
+from trtserve_server.models.given_files import Files, GivenFiles
 from trtserve_server.pbtxt import read_pbtxt
 
 CONFIG_FILES = ("model.toml", "config.pbtxt")
@@ -40,6 +41,13 @@ class ModelVersion:
     content: Fingerprint = ()
     script: ScriptConfig | None = None
     """What a model without a file does."""
+    files: GivenFiles | None = None
+    """What has to be told when `path` is not needed any more."""
+
+    def loaded(self) -> None:
+        """Says that nobody will read `path` for this version again."""
+        if self.files is not None:
+            self.files.done()
 
     @property
     def folder(self) -> Path:
@@ -91,6 +99,18 @@ def find_model(config: ServerConfig, name: str, values: Mapping[str, Any] | None
     if values is not None:
         _config(config, name, values)  # a mistake in what was given is not the model's problem
     return _versions(name, paths, config, values) if paths else _scripted(config).get(name, [])
+
+
+def given_model(config: ServerConfig, name: str, values: Mapping[str, Any], files: Files) -> list[ModelVersion]:
+    """The versions in a folder that is made of `files`. Raises ConfigError for what makes no model, and OSError."""
+    given = GivenFiles(name, files)
+    try:
+        versions = _versions_in_folder(given.folder, config, values)
+    except BaseException:
+        given.remove()
+        raise
+    given.users = len(versions)
+    return [replace(version, files=given) for version in versions]
 
 
 def _places(config: ServerConfig) -> dict[str, list[Path]]:

@@ -28,6 +28,7 @@ class ServedModel:
 
     parts: Sequence[str] = ()
     """The names of the models that this one is composed of: it is a single one."""
+    depth = 0
 
     def __init__(self, loaded: LoadedModel, host: Host, cache: ResponseCache | None = None) -> None:
         self._loaded = loaded

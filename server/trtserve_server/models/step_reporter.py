@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from trtserve_engines.tensorrt.step import Milestones, Step
+from trtserve_engines.step import Milestones, Step
 
 log = logging.getLogger(__name__)
 

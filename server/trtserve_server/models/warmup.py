@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
 from trtserve_protos import dtypes
 from trtserve_protos.errors import ProtocolError
 from trtserve_protos.tensors import array_from_raw
-from trtserve_server.config import RANDOM, ZERO, WarmupConfig, WarmupInput
+from trtserve_server.config import MAX_MESSAGE_BYTES, RANDOM, ZERO, WarmupConfig, WarmupInput
 from trtserve_server.models.input_checks import wire_name
 from trtserve_server.models.repository import DATA_FOLDER
 
@@ -96,6 +97,8 @@ def _array(tensor: WarmupInput, spec: TensorSpec | None, rows: tuple[int, ...], 
     if DYNAMIC in dims:
         raise ConfigError(f"input {tensor.name!r} has dims {list(dims)}; wanted are those of one request, without -1")
     shape = (*rows, *dims)
+    if math.prod(shape) * datatype.numpy.itemsize > MAX_MESSAGE_BYTES:
+        raise ConfigError(f"input {tensor.name!r} with shape {list(shape)} is larger than any request can be")
     if tensor.data == RANDOM:
         sample = Signature((TensorSpec(tensor.name, datatype.numpy, shape),), ())
         return sample_inputs(sample)[tensor.name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trtserve_protos import dtypes, oip
 from trtserve_server.config import (
@@ -61,14 +61,15 @@ def model_config(model: Model) -> ModelConfig:
     )
     _fill_version_policy(config, effective.versions)
     for tensor in effective.inputs:
-        config.input.add(name=tensor.name, data_type=_data_type(tensor), dims=tensor.dims)
+        _fill_reshape(config.input.add(name=tensor.name, data_type=_data_type(tensor), dims=tensor.dims), tensor)
     for tensor in effective.outputs:
-        config.output.add(
+        message = config.output.add(
             name=tensor.name,
             data_type=_data_type(tensor),
             dims=tensor.dims,
             label_filename=tensor.label_filename,
         )
+        _fill_reshape(message, tensor)
     config.response_cache.enable = effective.response_cache
     if effective.ensemble:
         _fill_steps(config, effective.ensemble)
@@ -76,6 +77,12 @@ def model_config(model: Model) -> ModelConfig:
         _fill_execution(config, model, effective)
     config.parameters[BATCHING_REASON].string_value = model.batching_reason
     return config
+
+
+def _fill_reshape(message: Any, tensor: TensorConfig) -> None:
+    if tensor.reshape is not None:
+        message.reshape.SetInParent()
+        message.reshape.shape.extend(tensor.reshape)
 
 
 def _fill_steps(config: ModelConfig, steps: Sequence[StepConfig]) -> None:

@@ -23,6 +23,7 @@ from trtserve_server.rpc.infer_codec import InferCodec
 from trtserve_server.rpc.intake import Intake
 from trtserve_server.rpc.settle import settle
 from trtserve_server.rpc.stream import InferStream
+from trtserve_server.tracing import Traced
 
 if TYPE_CHECKING:
     from trtserve_protos.oip import (
@@ -121,6 +122,10 @@ class OipService:
         plan, request = self._codec.decode(parts, partial(settle, future), now, deadline_of(context, now), len(data))
         if not wishes.cache:
             request.cached_outputs = None
+        traced = request.complete if isinstance(request.complete, Traced) else None
+        if traced is not None:
+            traced.follow()
+            context.add_done_callback(traced.sent)
         plan.model.submit((request,))
         try:
             outcome = await future
@@ -129,7 +134,10 @@ class OipService:
             raise
         if isinstance(outcome, RequestError):
             raise outcome
-        return b"".join(self._codec.encode(plan, outcome, parts.id, explained=wishes.timing))
+        answer = b"".join(self._codec.encode(plan, outcome, parts.id, explained=wishes.timing))
+        if traced is not None:
+            traced.sending()
+        return answer
 
     async def model_stream_infer(self, context: Context) -> None:
         """Runs the requests of a stream. Raises ServerStopping."""

@@ -10,7 +10,7 @@ from trtserve_engines.config import ConfigError
 from trtserve_protos import oip
 from trtserve_server.errors import InvalidRequest, NotSupported, RequestError, ServerStopping
 from trtserve_server.models.catalogue import STOPPING, State
-from trtserve_server.models.control import Done, ModelControl
+from trtserve_server.models.control import Done, Given, ModelControl
 from trtserve_server.models.registry import Registry
 from trtserve_server.pbtxt import values_from_json
 from trtserve_server.rpc.handlers import Context, MessageCall
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
         RepositoryModelUnloadRequest,
         RepositoryModelUnloadResponse,
     )
+
+FILE = "file:"
+"""What the names of parameters that hold files begin with."""
 
 NOT_LOADED = "not loaded; RepositoryModelLoad loads it"
 
@@ -70,8 +73,8 @@ class RepositoryService:
     async def model_load(self, request: RepositoryModelLoadRequest, context: Context) -> RepositoryModelLoadResponse:
         """Loads a model, or again what has changed of it; answers when it serves. Raises RequestError."""
         name, is_kserve = _model_name(request)
-        values = _load_values(request.parameters)
-        await self._done(lambda done: self._control.load(name, values, done))
+        given = _given(request.parameters)
+        await self._done(lambda done: self._control.load(name, given, done))
         return oip.RepositoryModelLoadResponse(model_name=name if is_kserve else "", isLoaded=is_kserve)
 
     async def model_unload(
@@ -117,21 +120,31 @@ def _check_repository(name: str) -> None:
         raise NotSupported(f"repository_name = {name!r}: repositories have no names here; leave it empty for all")
 
 
-def _load_values(parameters: Parameters) -> Mapping[str, Any] | None:
-    """The configuration that stands in for the model's own; None where none is given."""
+def _given(parameters: Parameters) -> Given:
+    """The configuration and the files that stand in for the model's own."""
+    files = {}
     for key, parameter in parameters.items():
-        if key.startswith("file:"):
-            raise NotSupported(f"parameter {key!r}: files are not taken over the wire; put them into the repository")
-        if key != "config":
-            raise InvalidRequest(f"parameter {key!r} is unknown; known is 'config', a ModelConfig in JSON")
-        if parameter.WhichOneof("parameter_choice") != "string_param":
-            raise InvalidRequest("parameter 'config' is not a string; wanted is a ModelConfig in JSON")
+        if key.startswith(FILE):
+            files[key.removeprefix(FILE)] = _value(key, parameter, "bytes_param", "the content of the file as bytes")
+        elif key != "config":
+            raise InvalidRequest(
+                f"parameter {key!r} is unknown; known are 'config', a ModelConfig in JSON, and 'file:VERSION/NAME'"
+            )
     if "config" not in parameters:
-        return None
+        if files:
+            raise InvalidRequest("'file:' parameters without 'config', which has to say how the files are served")
+        return Given()
+    text = _value("config", parameters["config"], "string_param", "a ModelConfig in JSON as a string")
     try:
-        return values_from_json(parameters["config"].string_param)
+        return Given(values_from_json(text), files)
     except ConfigError as error:
         raise InvalidRequest(f"parameter 'config': {error}") from None
+
+
+def _value(key: str, parameter: ModelRepositoryParameter, field: str, wanted: str) -> Any:
+    if parameter.WhichOneof("parameter_choice") != field:
+        raise InvalidRequest(f"parameter {key!r} has no such value; wanted is {wanted}")
+    return getattr(parameter, field)
 
 
 def _unload_dependents(parameters: Parameters) -> bool:

@@ -15,7 +15,8 @@ import grpc
 import numpy as np
 import pytest
 
-from trtserve_client import Client, aio
+from tests.unit.client.command import Run
+from trtserve_client import Client, aio, cli
 from trtserve_protos import dtypes, health, oip, tensors
 
 WAIT_S = 10.0
@@ -188,6 +189,22 @@ def client(server: OipServer) -> Iterator[Client]:
     """A client of `server`."""
     with Client(server.url) as client:
         yield client
+
+
+@pytest.fixture
+def run(server: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command against the server; gives exit code, stdout, stderr."""
+    monkeypatch.setenv("TRTSERVE_CLIENT_URL", server.url)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        try:
+            code = cli.main(words)
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
 
 
 def collect_sync(server: OipServer, elements: Iterable[Any], sink: list[Any], **settings: Any) -> None:

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +17,9 @@ import grpc
 import numpy as np
 import pytest
 
+from tests.unit.client.command import Run, failed
 from trtserve_client import cli
 from trtserve_protos import oip
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(server: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command against the server; gives exit code, stdout, stderr."""
-    monkeypatch.setenv("TRTSERVE_CLIENT_URL", server.url)
-
-    def run(*words: str) -> tuple[int, str, str]:
-        try:
-            code = cli.main(words)
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
-def failed(outcome: tuple[int, str, str], code: int, *parts: str) -> None:
-    """Asserts the exit code, an empty stdout, and one line on stderr with all of `parts`."""
-    assert outcome[0] == code
-    assert outcome[1] == ""
-    assert outcome[2].startswith("trtserve-client: error: ") and outcome[2].count("\n") == 1
-    for part in parts:
-        assert part in outcome[2]
 
 
 def test_health(run: Run, server: Any) -> None:
@@ -309,8 +282,8 @@ def test_help_names_every_command(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("COLUMNS", "100")
     code, out, _ = run("--help")
     assert code == 0
-    for command in ("health", "models", "model", "infer"):
-        assert re.search(rf"^    {command} ", out, re.MULTILINE)
+    for command in ("health", "index", "models", "model", "infer", "load", "unload", "trace", "log"):
+        assert re.search(rf"^    (\w+ \()?{command}\b", out, re.MULTILINE)
     assert "default $TRTSERVE_CLIENT_URL or 127.0.0.1:8001" in " ".join(out.split())
 
 

@@ -7,9 +7,9 @@ import inspect
 
 import pytest
 
-from trtserve_client import aio, client
+from trtserve_client import aio, aio_calls, calls, client
 
-METHODS = sorted(name for name in vars(client.Client) if not name.startswith("_"))
+METHODS = sorted(name for name in dir(client.Client) if not name.startswith("_"))
 
 
 def parameters(function: object) -> list[tuple[str, object, object]]:
@@ -17,8 +17,8 @@ def parameters(function: object) -> list[tuple[str, object, object]]:
 
 
 def test_both_have_the_same_methods() -> None:
-    assert sorted(name for name in vars(aio.Client) if not name.startswith("_")) == METHODS
-    assert len(METHODS) == 16
+    assert sorted(name for name in dir(aio.Client) if not name.startswith("_")) == METHODS
+    assert len(METHODS) == 23
 
 
 @pytest.mark.parametrize("name", ["__init__", *METHODS])
@@ -41,10 +41,10 @@ def test_a_method_gives_the_same(name: str) -> None:
     assert name in ("stream", "infer_rows") or inspect.iscoroutinefunction(getattr(aio.Client, name))
 
 
-@pytest.mark.parametrize("module", [client, aio], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [client, aio, calls, aio_calls], ids=lambda module: module.__name__)
 def test_public_methods_are_shells(module: object) -> None:
     tree = ast.parse(inspect.getsource(module))  # type: ignore[arg-type]
-    cls = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Client")
+    cls = next(node for node in tree.body if isinstance(node, ast.ClassDef))
     for method in cls.body:
         if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef) and not method.name.startswith("_"):
             body = [node for node in method.body if not isinstance(node, ast.Expr)] or method.body

@@ -250,6 +250,12 @@ def test_a_graph_without_outputs_is_refused(tmp_path):
     assert "no operator set or no outputs" in refused(models.save(proto, tmp_path / "model.onnx"))
 
 
+def test_an_input_with_a_default_in_the_graph_is_a_weight(tmp_path):
+    proto = models.scale(2.0)
+    proto.graph.input.append(models.tensor("factor", []))
+    assert [spec.name for spec in read(proto, tmp_path).signature.inputs] == ["x"]
+
+
 # ---- digest ----
 
 

@@ -13,6 +13,7 @@ from tests.models import make_models as models
 from trtserve_engines.config import ConfigError, OnnxRuntimeOptions
 from trtserve_engines.errors import BackendUnavailableError, EngineError, ModelFileError
 from trtserve_engines.onnx_model import read_onnx_model
+from trtserve_engines.onnxruntime_engine import OnnxRuntimeEngine
 from trtserve_engines.open_engine import open_engine
 
 
@@ -89,6 +90,11 @@ def test_models_that_onnx_runtime_refuses_are_refused_with_its_reason(tmp_path, 
     assert message.startswith(f"ONNX Runtime {onnxruntime.__version__} cannot load {model.path}: ")
     assert words in message
     assert caught.value.__cause__ is not None
+
+
+def test_a_gpu_is_refused_where_onnx_runtime_has_no_cuda_provider(model):
+    with pytest.raises(BackendUnavailableError, match="gpu:0 cannot be used: .* has no CUDA provider; install onnxrun"):
+        OnnxRuntimeEngine.load(model, OnnxRuntimeOptions(), gpu=0)
 
 
 def test_a_file_that_vanished_after_it_was_read_is_refused(model):
@@ -200,6 +206,8 @@ def test_options_do_not_change_the_answer(model, options):
     [
         ({"intra_op_threads": -1}, "intra_op_threads = -1; it must be at least 0"),
         ({"inter_op_threads": -2}, "inter_op_threads = -2; it must be at least 0"),
+        ({"intra_op_threads": 1025}, "intra_op_threads = 1025; it must be at most 1024"),
+        ({"inter_op_threads": 99_999_999}, "inter_op_threads = 99999999; it must be at most 1024"),
         (
             {"graph_optimization_level": "most"},
             "graph_optimization_level = 'most'; wanted is one of disabled, basic, extended, all",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import timeit
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -89,6 +91,23 @@ def test_outputs_can_be_chosen_and_include_what_other_steps_take() -> None:
 def test_a_graph_that_cannot_be_is_refused(steps: Any, fields: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         graph_of(config(*steps, **fields))
+
+
+def chain_of(length: int) -> ModelConfig:
+    return config(*(step("a", {"x": f"t{number}"}, {"y": f"t{number + 1}"}) for number in reversed(range(length))))
+
+
+def test_a_long_chain_takes_time_by_its_length() -> None:
+    def seconds(length: int) -> float:
+        return min(timeit.repeat(partial(graph_of, chain_of(length)), number=1, repeat=3))
+
+    assert graph_of(chain_of(3)).order == (2, 1, 0)
+    assert seconds(2000) < 100 * seconds(200)  # ten times as many steps; what looks at all of them takes 100 times
+
+
+def test_a_tensor_knows_its_takers() -> None:
+    graph = graph_of(config(step("a", {"l": "in", "r": "in"}, {"y": "mid"}), *CHAIN[1:]))
+    assert graph.takers == {"in": [0], "mid": [1]}
 
 
 def test_a_step_needs_a_model() -> None:

@@ -22,6 +22,7 @@ class Part:
     """A model whose requests a test answers: each waits for `wait_s` and runs for `run_s`."""
 
     max_batch_size = 8
+    depth = 0
     device = "cpu"
 
     def __init__(self, name, reactor):

@@ -7,7 +7,7 @@ from trtserve_engines.errors import EngineError
 from trtserve_engines.onnx_model import read_onnx_model
 from trtserve_engines.options import build
 from trtserve_engines.scripted_engine import ScriptedEngine, echo
-from trtserve_engines.tensorrt.step import Watch
+from trtserve_engines.step import Watch
 from trtserve_server.config import ModelConfig, ServerConfig
 from trtserve_server.models import loader
 from trtserve_server.models.repository import ModelVersion

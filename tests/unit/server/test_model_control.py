@@ -11,7 +11,7 @@ from trtserve_engines.config import ConfigError
 from trtserve_server.config import ServerConfig
 from trtserve_server.errors import InvalidRequest, LoadFailed, ModelControlOff, ModelNotFound, ServerStopping
 from trtserve_server.models.catalogue import State
-from trtserve_server.models.control import ModelControl
+from trtserve_server.models.control import Given, ModelControl
 from trtserve_server.models.registry import Registry
 from trtserve_server.scheduling.host import Host
 
@@ -32,7 +32,7 @@ class Controlled:
         self.reactor.run()
 
     def load(self, name, values=None):
-        self.control.load(name, values, lambda error: self.ended.append(("load", name, type(error))))
+        self.control.load(name, Given(values), lambda error: self.ended.append(("load", name, type(error))))
 
     def unload(self, name):
         self.control.unload(name, lambda error: self.ended.append(("unload", name, type(error))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from argparse import Namespace
@@ -12,6 +13,7 @@ from typing import Any
 from trtserve_engines.command_line import CommandLine
 from trtserve_engines.config import ConfigError
 from trtserve_engines.errors import EngineCacheError
+from trtserve_engines.step import Watch
 from trtserve_engines.tensorrt.accuracy_gate import report_text
 from trtserve_engines.tensorrt.cli.outcome import EXIT_FAILED, Outcome, duration_text, size_text
 from trtserve_engines.tensorrt.cli.progress_line import ProgressLine
@@ -19,7 +21,6 @@ from trtserve_engines.tensorrt.cli.target import add_build_arguments, add_gpu_ar
 from trtserve_engines.tensorrt.engine_cache import EngineCache
 from trtserve_engines.tensorrt.provide import ProvidedEngine, provide_engine
 from trtserve_engines.tensorrt.runtime import TensorRtEngine
-from trtserve_engines.tensorrt.step import Watch
 from trtserve_engines.tensorrt.toolchain import TensorRtToolchain
 
 
@@ -35,6 +36,8 @@ def build(cache: EngineCache, arguments: Namespace) -> Outcome:
     chains = toolchains(arguments, cache)
     if arguments.output and len(chains) > 1:
         raise ConfigError(f"--output takes one engine, but {len(chains)} kinds of GPU are meant; name one by --device")
+    if arguments.output:
+        _check_target(Path(arguments.output))
     built = [_build(chain, cache, arguments.output) for chain in chains]
     failed = any(data["not_kept"] and not arguments.output for data in built)
     text = "\n\n".join(_report(data) for data in built)
@@ -42,11 +45,8 @@ def build(cache: EngineCache, arguments: Namespace) -> Outcome:
 
 
 def _build(chain: TensorRtToolchain, cache: EngineCache, output: str | None) -> dict[str, Any]:
-    line = ProgressLine(sys.stderr)
-    try:
+    with ProgressLine(sys.stderr, logging.getLogger()) as line:
         provided = provide_engine(chain, cache, Watch(line.show))
-    finally:
-        line.close()
     try:
         if output:
             _write_plan(provided.plan, Path(output))
@@ -95,6 +95,14 @@ def _report(data: dict[str, Any]) -> str:
     if data["output"]:
         lines.append(f"  written   {data['output']}")
     return "\n".join(lines)
+
+
+def _check_target(target: Path) -> None:
+    """Raises ConfigError before a build where the plan could not be written after it."""
+    if target.is_dir():
+        raise ConfigError(f"--output {target}: that is a folder; wanted is the name of a file")
+    if not target.parent.is_dir():
+        raise ConfigError(f"--output {target}: there is no folder {target.parent}")
 
 
 def _write_plan(plan: bytes | mmap, target: Path) -> None:

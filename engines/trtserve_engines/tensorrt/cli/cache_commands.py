@@ -9,7 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trtserve_engines.config import ConfigError
-from trtserve_engines.tensorrt.cli.outcome import EXIT_FAILED, Outcome, duration_text, size_text, table, time_text
+from trtserve_engines.tensorrt.cli.outcome import (
+    EXIT_FAILED,
+    Outcome,
+    count_text,
+    duration_text,
+    size_text,
+    table,
+    time_text,
+)
 from trtserve_engines.tensorrt.cli.quantities import bytes_from_text, seconds_from_text
 from trtserve_engines.tensorrt.engine_cache import EngineCache, Listed
 
@@ -28,7 +36,7 @@ def list_engines(cache: EngineCache, _: Namespace) -> Outcome:
     }
     rows = [_row(entry) for entry in entries]
     lines = [table(("KEY", "MODEL", "PRECISION", "GPU", "TENSORRT", "SIZE", "LAST USED"), rows)] if rows else []
-    lines.append(f"{len(entries)} engines, {size_text(total)}, in {cache.folder}")
+    lines.append(f"{count_text(len(entries), 'engine')}, {size_text(total)}, in {cache.folder}")
     lines += [f"set aside: {digest[:_SHORT]}: {reason}" for digest, reason in damaged.items()]
     return Outcome(data, "\n".join(lines))
 
@@ -78,7 +86,10 @@ def prune(cache: EngineCache, arguments: Namespace) -> Outcome:
     before = sum(entry.size_bytes for entry in cache.entries())
     removed = cache.prune(max_bytes=max_bytes, unused_since=None if age_s is None else time.time() - age_s)
     left = sum(entry.size_bytes for entry in cache.entries())
-    text = f"{len(removed)} engines removed, {size_text(before - left)} freed; {size_text(left)} left in {cache.folder}"
+    text = (
+        f"{count_text(len(removed), 'engine')} removed, {size_text(before - left)} freed;"
+        f" {size_text(left)} left in {cache.folder}"
+    )
     return Outcome({"removed": removed, "freed_bytes": before - left, "left_bytes": left}, text)
 
 

@@ -15,6 +15,7 @@ from trtserve_engines.tensorrt.cli.target import add_build_arguments, add_gpu_ar
 from trtserve_engines.tensorrt.engine_cache import EngineCache
 from trtserve_engines.tensorrt.import_tensorrt import import_tensorrt
 from trtserve_engines.tensorrt.parse_onnx import ParserProblem, unsupported_nodes
+from trtserve_engines.tensorrt.plugins import load_plugins
 from trtserve_engines.tensorrt.provide import key_of
 from trtserve_engines.tensorrt.recipes import apply_recipe
 from trtserve_engines.tensorrt.toolchain import TensorRtToolchain
@@ -54,11 +55,13 @@ def _explain(chain: TensorRtToolchain, cache: EngineCache, cuda_driver: str) -> 
 
 def _unsupported(chain: TensorRtToolchain, cuda_driver: str) -> list[ParserProblem]:
     trt = import_tensorrt()
+    log = tensorrt_log(trt)
     device = open_driver(cuda_driver).open(chain.gpu_number)
     try:
         with tempfile.TemporaryDirectory(prefix="trtserve-explain-") as folder:
+            load_plugins(trt, chain.config.plugins, log)
             graph = apply_recipe(chain.model, chain.config, Path(folder))
-            return unsupported_nodes(trt, graph.path, tensorrt_log(trt))
+            return unsupported_nodes(trt, graph.path, log)
     finally:
         device.close()
 

@@ -47,7 +47,12 @@ class Command(NamedTuple):
 
     help: str
     add_arguments: Callable[[CommandLine], None]
-    run: Callable[[EngineCache, Namespace], Outcome]
+    run: Callable[[Namespace], Outcome]
+
+
+def _with_cache(run: Callable[[EngineCache, Namespace], Outcome]) -> Callable[[Namespace], Outcome]:
+    """What runs it on the cache that is meant. Raises EngineCacheError where that cannot be trusted or made."""
+    return lambda parsed: run(cache_options(parsed, os.environ).open(os.environ), parsed)
 
 
 def _no_arguments(parser: CommandLine) -> None:
@@ -68,18 +73,22 @@ def _prune(parser: CommandLine) -> None:
 
 
 COMMANDS = {
-    "build": Command("build an engine into the cache", build_command.add_arguments, build_command.build),
+    "build": Command("build an engine into the cache", build_command.add_arguments, _with_cache(build_command.build)),
     "explain": Command(
-        "say whether the cache has an engine, and if not, why", explain_command.add_arguments, explain_command.explain
+        "say whether the cache has an engine, and if not, why",
+        explain_command.add_arguments,
+        _with_cache(explain_command.explain),
     ),
-    "list": Command("list the engines in the cache", _no_arguments, cache_commands.list_engines),
-    "show": Command("show all that is known of an engine", _key, cache_commands.show),
-    "inspect": Command("show the layers of an engine", inspect_command.add_arguments, inspect_command.inspect),
+    "list": Command("list the engines in the cache", _no_arguments, _with_cache(cache_commands.list_engines)),
+    "show": Command("show all that is known of an engine", _key, _with_cache(cache_commands.show)),
+    "inspect": Command(
+        "show the layers of an engine", inspect_command.add_arguments, _with_cache(inspect_command.inspect)
+    ),
     "recipe": Command(
         "rewrite a model to a precision and measure it on the CPU", recipe_command.add_arguments, recipe_command.recipe
     ),
-    "verify": Command("check every byte of the engines in the cache", _keys, cache_commands.verify),
-    "prune": Command("remove engines from the cache", _prune, cache_commands.prune),
+    "verify": Command("check every byte of the engines in the cache", _keys, _with_cache(cache_commands.verify)),
+    "prune": Command("remove engines from the cache", _prune, _with_cache(cache_commands.prune)),
 }
 
 
@@ -87,8 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command that `arguments` name and ends the process; see EXIT_CODES."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     if not words or words[0] in ("-h", "--help"):
-        print(_help())
-        raise SystemExit(0 if words else EXIT_USAGE)
+        raise SystemExit(_written(_help(), 0 if words else EXIT_USAGE))
     command = COMMANDS.get(words[0])
     if command is None:
         print(f"{PROGRAM}: {words[0]!r} is unknown{nearest(words[0], COMMANDS)}", file=sys.stderr)
@@ -100,19 +108,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(command: Command, parsed: Namespace) -> int:
     try:
-        cache = cache_options(parsed, os.environ).open(os.environ)
-        outcome = command.run(cache, parsed)
+        outcome = command.run(parsed)
     except EngineError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         code = _exit_code(error)
-        if parsed.json:
-            print(json.dumps({"error": str(error), "exit_code": code}, indent=2))
-        return code
+        return _written(json.dumps({"error": str(error), "exit_code": code}, indent=2), code) if parsed.json else code
     except KeyboardInterrupt:
         print(f"{PROGRAM}: interrupted; nothing was left behind", file=sys.stderr)
         return EXIT_INTERRUPTED
-    print(outcome.shown(as_json=parsed.json))
-    return outcome.exit_code
+    return _written(outcome.shown(as_json=parsed.json), outcome.exit_code)
+
+
+def _written(text: str, code: int) -> int:
+    """Writes to standard output: `code`, or EXIT_FAILED where that could not be written."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # else who reads it has seen enough
+            print(f"{PROGRAM}: the result cannot be written: {error.strerror}", file=sys.stderr)
+        # Python must not try to write the rest when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    return code
 
 
 def cache_options(parsed: Namespace, environment: Mapping[str, str]) -> CacheOptions:

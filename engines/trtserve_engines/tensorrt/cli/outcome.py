@@ -39,6 +39,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def count_text(number: int, noun: str) -> str:
+    """So many of them: "1 engine", "2 engines"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def size_text(size_bytes: float) -> str:
     """A size in the unit that suits it."""
     unit = 0

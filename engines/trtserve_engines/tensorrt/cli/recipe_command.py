@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from trtserve_engines.command_line import CommandLine
-from trtserve_engines.config import OnnxRuntimeOptions
 from trtserve_engines.errors import AccuracyError, RecipeError
 from trtserve_engines.onnx_model import read_onnx_model
-from trtserve_engines.onnxruntime_engine import OnnxRuntimeEngine
-from trtserve_engines.tensorrt.accuracy_gate import check_report, measure, report_text
+from trtserve_engines.tensorrt.accuracy_gate import check_report, engine_on_cpu, measure, report_text
 from trtserve_engines.tensorrt.cli.outcome import EXIT_FAILED, Outcome, size_text
 from trtserve_engines.tensorrt.cli.target import add_build_arguments, config_of
-from trtserve_engines.tensorrt.engine_cache import EngineCache
 from trtserve_engines.tensorrt.profiles import with_profiles
 from trtserve_engines.tensorrt.recipes import apply_recipe
 from trtserve_engines.tensorrt.tensorrt_config import TensorRtConfig
@@ -28,7 +25,7 @@ def add_arguments(parser: CommandLine) -> None:
     parser.add_argument("--output", metavar="FILE.onnx", help="write the rewritten model into this file")
 
 
-def recipe(_: EngineCache, arguments: Namespace) -> Outcome:
+def recipe(arguments: Namespace) -> Outcome:
     """Exit code 1 where the rewritten model is beyond the tolerance; it is written all the same."""
     with tempfile.TemporaryDirectory(prefix="trtserve-recipe-") as folder:
         data = _apply(Path(arguments.model), config_of(arguments), Path(folder), arguments.output)
@@ -48,7 +45,9 @@ def _apply(path: Path, config: TensorRtConfig, folder: Path, output: str | None)
     model = read_onnx_model(path)
     build = with_profiles(config.build, model.signature)
     rewritten = apply_recipe(model, build, folder)
-    engine = OnnxRuntimeEngine.load(read_onnx_model(rewritten.path), OnnxRuntimeOptions())
+    if output:
+        _copy(rewritten.path, Path(output))
+    engine = engine_on_cpu(read_onnx_model(rewritten.path))
     try:
         report = measure(model, build, config.tolerance, engine).to_json()
     finally:
@@ -58,8 +57,6 @@ def _apply(path: Path, config: TensorRtConfig, folder: Path, output: str | None)
         check_report(report, config.tolerance, build.precision)
     except AccuracyError as error:
         problem = str(error)
-    if output:
-        _copy(rewritten.path, Path(output))
     return {
         "model": str(path),
         "precision": build.precision,

@@ -65,6 +65,7 @@ def machine_of(arguments: Namespace) -> Machine:
     """What this machine has; BackendUnavailableError with one sentence where it lacks what TensorRT needs."""
     if arguments.cuda_driver not in CUDA_DRIVERS:
         raise ConfigError(f"--cuda-driver = {arguments.cuda_driver!r}; wanted is one of {', '.join(CUDA_DRIVERS)}")
+    _check_device(arguments.device)
     machine = look_at_machine(arguments.cuda_driver)
     if problem := machine.gpu_problem or machine.tensorrt_problem:
         raise BackendUnavailableError(f"this command needs a GPU and TensorRT, but {problem}")
@@ -73,11 +74,17 @@ def machine_of(arguments: Namespace) -> Machine:
 
 def gpu_numbers(device: str, machine: Machine) -> tuple[int, ...]:
     """The GPUs that `device` means. Raises ConfigError, or BackendUnavailableError where one is not there."""
-    kind, numbers = parse_device(device)
-    if kind != "gpu":
-        raise ConfigError(f"--device = {device!r}; TensorRT builds for GPUs: wanted is gpu, gpu:0 or gpu:0,1")
+    numbers = _check_device(device)
     count = len(machine.gpus)
     missing = [number for number in numbers if number >= count]
     if missing:
         raise BackendUnavailableError(f"there is no gpu:{missing[0]}: this machine has {count} GPU{'s' * (count > 1)}")
     return numbers or tuple(range(count))
+
+
+def _check_device(device: str) -> tuple[int, ...]:
+    """The numbers of the GPUs that `device` names, which may be none. Raises ConfigError."""
+    kind, numbers = parse_device(device)
+    if kind != "gpu":
+        raise ConfigError(f"--device = {device!r}; TensorRT builds for GPUs: wanted is gpu, gpu:0 or gpu:0,1")
+    return numbers

@@ -54,7 +54,18 @@ def test_lists_have_commas_and_options_may_be_repeated():
         (["m", "--compare", "grpc,stream", "--concurrency", "1,2"], "one --concurrency"),
         (["m", "--fail-if", "p99 > baseline.p99"], "--baseline FILE"),
         (["m", "--fail-if", "p99 >"], "the end stands"),
-        (["m", "--baseline", "nowhere.json"], "nowhere.json"),
+        (["m", "--baseline", "nowhere.json", "--fail-if", "p99 > baseline.p99"], "nowhere.json"),
+        (["m", "--baseline", "nowhere.json"], "--baseline is for --fail-if"),
+        (["m", "--model-file", "m.onnx"], "--model-file is for --compare in-process"),
+        (["m", "--uds-url", "unix:/s", "--compare", "grpc,stream"], "--uds-url is for --compare uds"),
+        (["m", "--arrivals", "constant"], "--arrivals is for --rate"),
+        (["m", "--max-in-flight", "3"], "--max-in-flight is for --rate"),
+        (["m", "--count", "3", "--duration-s", "5"], "--duration-s is for loads that a time ends"),
+        (["m", "--trace", "t.jsonl", "--warmup-s", "1"], "--warmup-s is for loads but a --trace"),
+        (["m", "--find-capacity", "--p99-ms", "5", "--repeats", "3"], "--repeats is for loads that are given"),
+        (["m", "--data", "x.npy", "--rows", "2"], "--rows is for made-up data"),
+        (["m", "--image-scale", "0.5"], "--image-scale is for --data with a folder"),
+        (["m", "--data", "zeros", "--range", "x=0:1"], "--range is for --data random"),
         (["m", "--report", "/nowhere/r.html"], "/nowhere is not a folder"),
         (["m", "--url", "ftp://x"], "ftp"),
         (["m", "--metadata", "token"], "NAME=VALUE"),
@@ -100,6 +111,14 @@ def test_a_plan_has_a_load_and_targets_over_it(tmp_path):
         ('[load]\nmodel = "m"\n[[target]]\n[[target]]\nname = "b"', "target 1: a name is wanted"),
         ('[load]\nmodel = "m"\n[[target]]\nname = "b"\n[[target]]\nname = "b"', "two targets are called 'b'"),
         ('[load]\nmodel = "m"\n[[target]]\nname = "b"\nrows = 0\n[[target]]\nname = "c"', "target 1: --rows 0"),
+        (
+            '[load]\nmodel = "m"\n[[target]]\nname = "b"\nmodel_file = "f"\n[[target]]\nname = "c"',
+            "target 1: --model-file is for --compare",
+        ),
+        (
+            '[load]\nmodel = "m"\narrivals = "constant"\n[[target]]\nname = "b"\n[[target]]\nname = "c"',
+            "load, for no target: --arrivals is for",
+        ),
         ("load = 3", "must be a table"),
         ("target = 3", "at least two"),
     ],
@@ -108,6 +127,15 @@ def test_mistakes_in_a_plan_are_named_with_their_table(tmp_path, text, words):
     with pytest.raises(UsageError) as error:
         plan(tmp_path, text)
     assert words in str(error.value)
+
+
+def test_what_a_plan_says_for_all_may_be_for_some(tmp_path):
+    targets = plan(
+        tmp_path,
+        '[load]\nmodel = "m"\narrivals = "constant"\nmodel_file = "m.onnx"\n'
+        '[[target]]\nname = "in-process"\n[[target]]\nname = "b"\nrate = 5\n',
+    )
+    assert targets.by_name["b"].arrivals == "constant"
 
 
 def test_the_ways_of_a_price():

@@ -11,6 +11,8 @@ from trtserve_client.load.drives import make_drive
 from trtserve_client.load.jobs import OK, Bucket, ClosedLoad, Finished, Job, OpenLoad, Progress, Window
 from trtserve_client.load.recorder import Recorder, buckets_from_outcomes
 from trtserve_client.load.results import ServerUse
+from trtserve_client.load.timings import told as told_percentiles
+from trtserve_protos.timing import Timing
 
 WAIT_S = 30.0
 
@@ -116,6 +118,28 @@ def test_an_open_loop_that_falls_behind_ends_and_counts_what_it_could_not_send()
     assert sender.requests.empty()
 
 
+def test_what_comes_due_behind_a_server_that_holds_up_is_not_the_clients_lag():
+    sender, _, drive = start(OpenLoad(np.zeros(40), 20), window(begins_in=-5.0))
+    held = [sender.requests.get(timeout=WAIT_S) for _ in range(20)]
+    for done in held:
+        done(OK, "")
+    for _ in range(20):
+        sender.answer()
+    assert drive.wait(WAIT_S)
+    assert len(drive.finished().lags) == 20
+
+
+def test_an_open_loop_ends_where_the_server_hangs():
+    sender, _, drive = start(OpenLoad(np.zeros(10), 2), window(begins_in=-1.0, seconds=1.3))
+    held = [sender.requests.get(timeout=WAIT_S) for _ in range(2)]
+    assert not drive.wait(0.0)
+    while drive.sending:
+        assert sender.requests.empty()
+    assert (drive.finished().unsent, drive.finished().unanswered) == (8, 2)
+    for done in held:
+        done(OK, "")
+
+
 def test_an_open_loop_can_be_stopped_while_it_waits():
     _, _, drive = start(OpenLoad(np.array([1000.0]), 1), window())
     drive.stop()
@@ -141,6 +165,33 @@ def test_outcomes_are_counted_where_they_belong():
         1: (False, 0, {}),
         3: (False, 1, {}),
     }
+
+
+def test_timings_of_the_window_become_percentiles():
+    within = Window(0.0, 10.0, 20.0, 1.0)
+    recorder = Recorder(within)
+    timing = Timing(1_000_000, 2_000_000, 3_000_000, 4_000_000, 5_000_000, 6, "m/1#0", "onnxruntime")
+    for belongs_to, told in ((9.9, timing._replace(queue_ns=10**9)), (10.0, timing), (15.0, timing), (16.0, None)):
+        recorder.add(belongs_to, 0.02, belongs_to, OK, timing=told)
+    collector = Collector(within)
+    collector.add(0, Progress(16.0, 1.0, recorder.take(), timings=recorder.take_timings()))
+    figures = told_percentiles(collector.timings)
+    assert {name: each["max"] for name, each in figures.items()} == pytest.approx(
+        {"queue": 1, "batch_wait": 2, "input": 3, "compute": 4, "output": 5, "rest": 5, "batch_rows": 6}, rel=2e-3
+    )
+    assert recorder.take_timings() == {}
+
+
+def test_how_soon_requests_failed_is_known():
+    failed = buckets_from_outcomes([(0.5, 0.004, 0.5, "UNAVAILABLE")] * 3, Window(0.0, 0.0, 1.0, 1.0))
+    assert run_of(failed).error_p50 == pytest.approx(4, rel=2e-3)
+
+
+def test_cpu_over_a_moment_is_no_share():
+    collector = Collector(Window(0.0, 0.0, 3.0, 1.0))
+    for time_s, cpu_s in ((0.0, 0.0), (0.01, 0.02)):
+        collector.add(0, Progress(time_s, cpu_s, {0: bucket(1, ends=0.01)}))
+    assert collector.cpu_share() == 0
 
 
 def run_of(buckets, finished=(), within=None, **changes):

@@ -32,7 +32,20 @@ def test_a_server_of_the_six_calls_alone_is_measured(server, tmp_path):
     document, measured = run(server, tmp_path)
     assert measured["answered"] == 10
     assert measured["server"]["phases_ms"] == {}
+    assert measured["server"]["unknown"] == (
+        "the server's statistics cannot be had, UNIMPLEMENTED: ModelStatistics is not offered"
+    )
     assert document["environment"]["server"] == "fake 0.1"
+
+
+def test_a_server_that_tells_no_timing_is_named(server, capsys):
+    assert main(["echo", "--url", server.url, "--timing"]) == 1
+    assert "does not say where the time of an answer goes; go without --timing" in capsys.readouterr().err
+
+
+def test_a_process_that_is_not_there_is_named(server, capsys):
+    assert main(["echo", "--url", server.url, "--server-pid", str(2**31 - 1)]) == 2
+    assert "this machine has no such process" in capsys.readouterr().err
 
 
 def test_headers_go_with_every_call(server, tmp_path):

@@ -12,8 +12,8 @@ from tests.unit.client.load.made_results import level, result, run
 from trtserve_client.load.errors import OutputError, UsageError
 from trtserve_client.load.ratios import ratios_of
 from trtserve_client.load.report import page
-from trtserve_client.load.results import ClientUse, Point
-from trtserve_client.load.scales import Linear, Logarithmic, Ordinal, Percentiles, short
+from trtserve_client.load.results import ClientUse, Point, ServerUse
+from trtserve_client.load.scales import Linear, Logarithmic, Ordinal, Percentiles, digits, short
 from trtserve_client.load.table import result_text
 from trtserve_client.load.writing import check_writable, csv_text, json_text, read_summaries, write
 
@@ -125,10 +125,40 @@ def test_a_doubt_that_many_loads_share_is_told_once():
     assert result_text(result(*doubtful)).endswith("Not stable. 1 at once, 2 at once: too short.")
 
 
+def test_the_timing_of_requests_is_told_by_percentiles_of_each_phase():
+    figures = {"mean": 1.0, "p50": 0.5, "p90": 2.0, "p99": 3.25, "max": 4.0}
+    made = result(level(run(timings={"queue": figures, "batch_rows": figures})))
+    assert re.search(r"waiting for its turn +1 +0.5 +2 +3.25 +4\n", result_text(made))
+    assert "rows in its batch" in result_text(made)
+    html = page(made)
+    assert "<td>waiting for its turn</td><td>1</td><td>0.5</td><td>2</td><td>3.25</td><td>4</td>" in html
+    assert "Where the time of single requests goes" in html
+
+
+def test_a_gpu_is_shown_where_one_is_in_use():
+    used = level(run(server=ServerUse(cpu_share=0.8, gpu_share=0.45, gpu_memory_bytes=3 << 30)))
+    assert "0.80 CPU, 45% GPU" in result_text(result(used))
+    assert "<th>GPU MiB</th>" in page(result(used)) and "<td>3,072</td>" in page(result(used))
+    assert "GPU" not in page(result(*LEVELS)) + result_text(result(*LEVELS))
+
+
+def test_why_the_server_tells_nothing_is_told():
+    blind = level(run(server=ServerUse(unknown="UNIMPLEMENTED: not offered")))
+    assert "No phases and no batch sizes. 4 at once: UNIMPLEMENTED: not offered." in result_text(result(blind))
+
+
 def test_a_comparison_prints_ratios_with_their_intervals():
     text = result_text(compared())
     assert re.search(r"ratio to ours +throughput", text)
     assert re.search(r"theirs +0\.750 \(0\.500 to 1\.000\)", text)
+
+
+def test_a_comparison_of_one_round_claims_no_interval():
+    levels = [level(run(), target="ours"), level(run(throughput=50.0), target="theirs")]
+    made = result(*levels, kind="compare", ratios=ratios_of(levels, "ours"))
+    assert re.search(r"theirs +0\.500 +1\.000 +1\.000$", result_text(made), re.MULTILINE)
+    assert "confidence" not in page(made)
+    assert "Each target was measured once" in page(made)
 
 
 def test_a_search_says_what_it_found():
@@ -196,3 +226,10 @@ def test_axes_have_round_figures(scale, texts):
 )
 def test_figures_are_short(value, text):
     assert short(value) == text
+
+
+def test_figures_are_never_powers_of_ten():
+    found = [digits(value) for value in (0, 0.0123456, 1.5, 999.4, 999.6, 1234.5, 1234567.8)]
+    assert found == ["0", "0.0123", "1.5", "999", "1,000", "1,234", "1,234,568"]
+    slow = level(run(p50=1234.0, p99=56789.0, max=123456.0, stable=False, instability="p50 ran"))
+    assert not re.search(r"\de\+\d", page(result(slow)) + result_text(result(slow)))

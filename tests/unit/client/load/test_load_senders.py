@@ -2,6 +2,7 @@
 
 import dataclasses
 import queue
+import socket
 import threading
 
 import grpc
@@ -13,6 +14,8 @@ from trtserve_client.load.probe import connection_of
 from trtserve_client.load.senders import STREAM_REFUSED, make_sender, open_channel
 from trtserve_client.load.socket_sender import SocketSender
 from trtserve_client.messages import infer_request
+from trtserve_protos import oip
+from trtserve_protos.timing import Timing, fill_parameters
 
 WAIT_S = 30.0
 MESSAGES = [infer_request("echo", {"x": np.full((1, 2), number, np.float32)}) for number in range(3)]
@@ -42,8 +45,10 @@ class Answers:
 
     def __init__(self):
         self.queue = queue.SimpleQueue()
+        self.timings = []
 
-    def done(self, status, detail):
+    def done(self, status, detail, timing=None):
+        self.timings.append(timing)
         self.queue.put((status, detail))
 
     def next(self):
@@ -65,7 +70,7 @@ def test_every_request_is_answered_once(server, open_sender, streams):
 def test_callbacks_may_send_the_next_request(server, open_sender):
     sender, answers, left = open_sender(server.url), Answers(), iter(range(50))
 
-    def done(status, detail):
+    def done(status, detail, timing=None):
         if next(left, None) is None:
             answers.done(status, detail)
         else:
@@ -119,12 +124,41 @@ def test_a_refusal_in_a_stream_leaves_the_stream_open(server, open_sender):
     assert server.calls.count("ModelStreamInfer") == 1
 
 
+def test_a_call_ends_by_its_limit_where_the_server_does_not_end_it(open_sender):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        sender, answers = open_sender(f"127.0.0.1:{silent.getsockname()[1]}", timeout_s=0.2), Answers()
+        for number in range(3):
+            sender.send(number, answers.done)
+        assert [answers.next()[0] for _ in range(3)] == ["DEADLINE_EXCEEDED"] * 3
+
+
 def test_a_request_without_an_answer_ends_by_its_limit(server, open_sender):
     server.answers["ModelInfer"] = server.wait_for_cancel
     sender, answers = open_sender(server.url, timeout_s=0.2), Answers()
     sender.send(0, answers.done)
     assert answers.next()[0] == "DEADLINE_EXCEEDED"
     assert server.cancelled.wait(WAIT_S)
+
+
+@pytest.mark.parametrize("streams", [0, 1])
+def test_an_answer_that_tells_its_timing_is_read_where_that_is_wanted(server, open_sender, streams):
+    told = Timing(1, 2, 3, 4, 5, 6, "echo#0", "echo")
+
+    def explained(request):
+        response = oip.ModelInferResponse.FromString(server.echo(request))
+        fill_parameters(response.parameters, told)
+        return response
+
+    server.answers["ModelInfer"] = lambda request, context: explained(request).SerializeToString()
+    server.answers["ModelStreamInfer"] = lambda requests, context: (
+        oip.ModelStreamInferResponse(infer_response=explained(request)).SerializeToString() for request in requests
+    )
+    for timed, wanted in ((True, told), (False, None)):
+        sender, answers = open_sender(server.url, streams=streams, timed=timed), Answers()
+        for number in range(3):
+            sender.send(number, answers.done)
+        assert [answers.next() for _ in range(3)] == [("", "")] * 3
+        assert answers.timings == [wanted] * 3
 
 
 @pytest.mark.parametrize("streams", [0, 1])

@@ -86,7 +86,7 @@ def test_the_cache_may_be_named_in_the_environment_as_for_the_server(cache, caps
     monkeypatch.setenv("TRTSERVE_ENGINE_CACHE", str(cache.folder))
     with pytest.raises(SystemExit):
         main(["list"])
-    assert "1 engines" in capsys.readouterr().out
+    assert "1 engine," in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["list", "--engine-cache", str(tmp_path / "other")])
     assert "0 engines" in capsys.readouterr().out
@@ -172,7 +172,7 @@ def test_prune_says_what_it_freed(cache, call):
         publish(cache, key_of(number))
         os.utime(cache.folder / "engines" / key_of(number).digest, (0, time.time() - 86400 * number - 60))
     code, output, _ = call("prune", "--older-than", "2d")
-    assert (code, output) == (0, f"1 engines removed, 16.0 KiB freed; 32.0 KiB left in {cache.folder}\n")
+    assert (code, output) == (0, f"1 engine removed, 16.0 KiB freed; 32.0 KiB left in {cache.folder}\n")
     code, values = call_json(call, "prune", "--max-bytes", "20KiB")
     assert values == {"removed": [key_of(1).digest], "freed_bytes": len(PLAN), "left_bytes": len(PLAN)}
 

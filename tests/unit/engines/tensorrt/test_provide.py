@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from threading import Event, Thread
+from threading import Barrier, Event, Lock, Thread
 
 import pytest
 
@@ -14,10 +14,10 @@ from tests.support.scripted_toolchain import GPU, PLAN, ScriptedToolchain
 from tests.support.small_files import small_files
 from trtserve_engines.errors import AccuracyError, BuildCancelledError, EngineError, EngineNotBuiltError, ModelFileError
 from trtserve_engines.onnx_model import read_onnx_model
+from trtserve_engines.step import Cancel, Step, Watch
 from trtserve_engines.tensorrt.build_config import BuildConfig
 from trtserve_engines.tensorrt.engine_cache import EngineCache
 from trtserve_engines.tensorrt.provide import provide_engine
-from trtserve_engines.tensorrt.step import Cancel, Step, Watch
 
 WAIT_S = 60
 
@@ -193,6 +193,73 @@ def test_waiting_for_another_ones_build_can_be_cancelled(model, cache):
     assert len(cache.entries()) == 1
 
 
+def most_builds_at_once(cache, folder, gpus):
+    """Builds a model for each of these GPUs at the same time, each build as long as some model has neither begun its
+    own nor said that it waits: the most that went on at once."""
+    arrived, running, counts, lock = Barrier(len(gpus)), 0, [], Lock()
+
+    def provide(number, gpu):
+        model = read_onnx_model(models.save(models.scale(float(number)), folder / f"{number}.onnx"))
+        waited = Event()
+
+        def arrive():
+            if not waited.is_set():
+                waited.set()
+                arrived.wait(WAIT_S)
+
+        def on_build():
+            nonlocal running
+            with lock:
+                running += 1
+                counts.append(running)
+            arrive()
+            with lock:
+                running -= 1
+
+        def on_step(step):
+            if step.name.startswith("waiting"):
+                arrive()
+
+        provide_engine(ScriptedToolchain(model, gpu_uuid=gpu, on_build=on_build), cache, Watch(on_step))
+
+    threads = [Thread(target=provide, args=each) for each in enumerate(gpus)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT_S)
+    assert len(cache.entries()) == len(gpus)
+    assert leftovers(cache) == []
+    return max(counts)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "most"), [(["GPU-0"] * 4, 1), (["GPU-0", "GPU-1"], 2), (["GPU-0", "GPU-1", "GPU-0", "GPU-1"], 2)]
+)
+def test_each_gpu_builds_one_engine_at_a_time(cache, tmp_path, gpus, most):
+    assert most_builds_at_once(cache, tmp_path, gpus) == most
+
+
+def test_waiting_for_the_gpu_is_told_and_can_be_cancelled(model, cache, tmp_path):
+    building, end, cancel, steps = Event(), Event(), Cancel(), []
+    first = ScriptedToolchain(model, on_build=lambda: (building.set(), end.wait(WAIT_S)))
+    thread = Thread(target=provide_engine, args=(first, cache, Watch()))
+    thread.start()
+    assert building.wait(WAIT_S)
+    other = read_onnx_model(models.save(models.scale(2.0), tmp_path / "other.onnx"))
+
+    def on_step(step):
+        steps.append(str(step))
+        cancel.set()
+
+    with pytest.raises(BuildCancelledError, match="waiting for its GPU was cancelled"):
+        provide_engine(ScriptedToolchain(other, on_build=pytest.fail), cache, Watch(on_step, cancel))
+    assert steps == ["waiting for another build on this GPU"]
+    end.set()
+    thread.join(WAIT_S)
+    assert len(cache.entries()) == 1
+    assert leftovers(cache) == []
+
+
 PROCESS = """
 import sys
 from pathlib import Path
@@ -200,7 +267,7 @@ from tests.support.scripted_toolchain import ScriptedToolchain
 from trtserve_engines.onnx_model import read_onnx_model
 from trtserve_engines.tensorrt.engine_cache import EngineCache
 from trtserve_engines.tensorrt.provide import provide_engine
-from trtserve_engines.tensorrt.step import Watch
+from trtserve_engines.step import Watch
 
 model = read_onnx_model(Path(sys.argv[1]))
 toolchain = ScriptedToolchain(model, on_build=lambda: (print("building", flush=True), sys.stdin.readline()))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trtserve_engines.tensorrt.step import Cancel, Milestones, Step
+from trtserve_engines.step import Cancel, Milestones, Step
 
 
 @pytest.mark.parametrize(
