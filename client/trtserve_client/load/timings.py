@@ -10,7 +10,8 @@ import numpy as np
 from trtserve_client.load.config import LoadConfig
 from trtserve_client.load.histogram import Histogram
 from trtserve_client.load.jobs import Window
-from trtserve_client.messages import Parameters, values_from_parameters
+from trtserve_client.messages import Parameters
+from trtserve_client.result import values_from_parameters
 from trtserve_protos import timing, wire, wishes
 from trtserve_protos.timing import Timing
 
