@@ -41,7 +41,9 @@ class Line:
 
     def send(self, number: int, **parameters: Any) -> Any:
         """Sends a request and waits until it stands in the queue."""
-        self.futures.append(self.m.client.future(request(number, **parameters)))
+        # Each may take longer than those before: gRPC rounds what it sends of a deadline, which would change the order.
+        timeout = WAIT_S + len(self.futures)
+        self.futures.append(self.m.client.future(request(number, **parameters), timeout=timeout))
         self.m.wait_for_queue(len(self.futures) - 1)
         return self.futures[-1]
 

@@ -145,7 +145,6 @@ def test_eight_instances_under_load_give_each_caller_its_own_rows(serving, tmp_p
         np.testing.assert_allclose(np.frombuffer(raw, np.float32).reshape(-1, 8), batch @ weights, atol=1e-4)
     statistics = client.statistics("m")
     assert statistics.inference_count == sum(map(len, batches))
-    assert statistics.execution_count < len(batches)
 
 
 def test_full_batches_are_staged_behind_the_one_that_runs(serving, cuda):
