@@ -19,6 +19,9 @@ CONCURRENCY = (1, 2, 4, 8, 32)
 FIXED = ((1, 1), (1, 2), (2, 1), (2, 2))
 """Instances and threads of each that the choice is held against, on two cores."""
 
+LEAST_S = 2.0
+"""A shorter measurement holds too few batches of 32 to tell settings apart."""
+
 
 def run(folder: Path, rounds: int, seconds: float) -> Iterator[Ratio]:
     """Both models, at each number of callers."""
@@ -42,7 +45,7 @@ def run(folder: Path, rounds: int, seconds: float) -> Iterator[Ratio]:
                 for setting in FIXED
             }
             for concurrency in CONCURRENCY:
-                yield _compare(name, adaptive, fixed, data, concurrency, rounds, seconds)
+                yield _compare(name, adaptive, fixed, data, concurrency, rounds, max(seconds, LEAST_S))
 
 
 def _compare(

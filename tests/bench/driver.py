@@ -53,12 +53,16 @@ def run(folder: Path, rounds: int, seconds: float) -> Iterator[Ratio]:
             yield Ratio(f"{name}: driven / by perf_analyzer", [a / b for a, b in pairs], TARGET, True, figures)
 
 
+_STREAM = ("--async", "--streaming", "--max-threads", "1")
+"""One stream: with more threads perf_analyzer opens one for each."""
+
+
 def _theirs(program: Program, url: str, concurrency: int, streams: int, seconds: float) -> float:
     window_ms = str(max(300, round(1000 * seconds / _WINDOWS)))
     report = program.run(
         *("-m", "tiny", "-u", url, "-i", "grpc", "--concurrency-range", str(concurrency), "-p", window_ms),
         # As stable as it comes: the machine is the same for both.
-        *("--max-trials", "10", "-s", "99", *(["--async", "--streaming"] if streams else [])),
+        *("--max-trials", "10", "-s", "99", *_STREAM * streams),
     )
     found = re.search(r"^Concurrency: .*throughput: ([\d.]+)", report, re.MULTILINE)
     if found is None:
