@@ -103,9 +103,10 @@ class Batcher:
         if (lone := self._lone_instance(len(requests))) is not None:
             self._run_lone(lone, requests[0], now)
             return
+        surely_by = self._forecast.surely_by(requests, now)
         for request in requests:
             try:
-                self._admit(request, now)
+                self._admit(request, now, surely_by)
                 self._enqueue(request)
             except RequestError as error:
                 self._refuse(request, error, now)
@@ -161,13 +162,16 @@ class Batcher:
         for request in self._queue.waiting():
             self._leave(request, error)
 
-    def _admit(self, request: InferRequest, now: float) -> None:
-        """Raises RequestError where the request is refused; counts its bytes where it is not."""
+    def _admit(self, request: InferRequest, now: float, surely_by: float = math.inf) -> None:
+        """Raises RequestError where the request is refused; counts its bytes where it is not.
+
+        One that may start later than `surely_by` is in time.
+        """
         if self._closed is not None:
             raise type(self._closed)(str(self._closed))
         self._queue.place(request)
         start_by = self._queue.refused_at(request)
-        if start_by != math.inf and (reason := self._forecast.refusal(request, start_by, now)):
+        if surely_by >= start_by != math.inf and (reason := self._forecast.refusal(request, start_by, now)):
             raise DeadlineExceeded(f"model {self._name!r}: {reason}")
         self._budget.take(request.size_bytes, now)
 

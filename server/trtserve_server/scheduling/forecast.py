@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from trtserve_server.request import InferRequest
 from trtserve_server.scheduling.admission import MARGIN, too_late
@@ -33,6 +34,17 @@ class Forecast:
         wait_s += rows * self._pace.row_s
         run_s = self.run_s(min(self._max_rows, rows + request.rows), now)
         return too_late(now, request.deadline, start_by, wait_s, run_s)
+
+    def surely_by(self, requests: Sequence[InferRequest], now: float) -> float:
+        """A time by which the last of requests that come at once has begun, behind all that waits; worked out once.
+
+        Infinity where that is not to be said so simply: each has to be looked at.
+        """
+        if len(requests) < 2 or not self._queue.rows:
+            return math.inf
+        wait_s = 0.0 if self._pool.idle else self._until_idle_s(now)
+        rows = self._queue.rows + sum([request.rows for request in requests])
+        return now + (wait_s + rows * self._pace.row_s) * MARGIN + self._pace.run_s(self._max_rows)
 
     def run_s(self, rows: int, now: float) -> float:
         """What a run of `rows` rows takes; 0 where that is to be found out anew."""

@@ -3,6 +3,7 @@
 import logging
 import math
 
+import numpy as np
 import pytest
 
 from tests.support.batcher_rig import Rig
@@ -101,6 +102,29 @@ def test_a_deadline_that_the_queue_would_eat_is_refused_at_once():
     assert rig.failed(10, DeadlineExceeded)
     assert "the queue" in str(rig.answer(10))
     assert 11 not in rig.outcomes
+
+
+@pytest.mark.parametrize("left_s", [(0.1, 60.0, 0.45), (60.0, 0.1, 0.45), (0.45, 0.45, 0.45)])
+def test_of_requests_that_come_together_those_are_refused_that_would_be_if_they_came_one_by_one(left_s):
+    """0.3 s of runs are before them, 0.1 s each."""
+    one_by_one, together = half_run(), half_run()
+    for value, left in enumerate(left_s, 10):
+        one_by_one.submit(value, deadline=one_by_one.reactor.now() + left)
+    outcomes = {}
+    together.batcher.submit(
+        [
+            InferRequest(
+                {"x": np.ones((1, 1))},
+                lambda outcome, value=value: outcomes.setdefault(value, outcome),
+                arrived=together.reactor.now(),
+                deadline=together.reactor.now() + left,
+            )
+            for value, left in enumerate(left_s, 10)
+        ]
+    )
+    refused = {value: str(answer) for value, (answer,) in one_by_one.outcomes.items() if value >= 10}
+    assert {value: str(answer) for value, answer in outcomes.items()} == refused
+    assert all(isinstance(answer, DeadlineExceeded) for answer in outcomes.values())
 
 
 def test_a_more_urgent_request_is_not_refused_for_those_that_it_overtakes():
