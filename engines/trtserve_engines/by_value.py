@@ -6,10 +6,12 @@ Another process that changes such a value in between makes them read or write an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import onnx
 from onnx import TensorProto
+
+from trtserve_engines.graph_nodes import all_nodes
 
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 
@@ -58,18 +60,10 @@ def by_value(graph: onnx.GraphProto) -> frozenset[str]:
     # Constants have memory of their own, whatever they are computed with.
     constants = {tensor.name for tensor in graph.initializer} | {""}  # which stands for what is left out
     constants |= {name for node in graph.node if node.op_type == "Constant" for name in node.output}
-    nodes = [_Node(node, constants) for node in _nodes(graph)]
+    nodes = [_Node(node, constants) for node in all_nodes(graph)]
     values = [*graph.input, *graph.output]
     floats = {value.name for value in values if value.type.tensor_type.elem_type in _FLOATS}
     return frozenset(name for name in floats if _is_computed_with(name, nodes))
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _nodes(inner)
 
 
 def _is_computed_with(name: str, nodes: Iterable[_Node]) -> bool:

@@ -47,8 +47,10 @@ from trtserve_server.tracing import Tracer
 log = logging.getLogger(__name__)
 
 _MAX_PENDING = 1_000_000
-_BUILDS = 16  # models that build an engine or wait to; of those for one GPU one builds
 """Calls that gRPC holds until the event loop takes them."""
+
+_BUILDS = 16
+"""Models that build an engine or wait to; of those for one GPU one builds."""
 
 _HANDSHAKE_MS = 10_000
 """How long a connection may take to begin. What is dropped meanwhile keeps its descriptor until then."""

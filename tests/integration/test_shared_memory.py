@@ -14,7 +14,7 @@ from onnx import TensorProto
 from tests.models import make_models
 from tests.support.oip_client import Client, arrays_of, infer_request, raw_of, texts
 from tests.support.running_server import RunningServer
-from tests.support.shared_object import SharedObject
+from tests.support.shared_object import SharedObject, shared_objects
 from trtserve_engines.cuda.open_driver import open_driver
 from trtserve_engines.errors import BackendUnavailableError
 from trtserve_protos import dtypes
@@ -61,15 +61,8 @@ Make = Callable[..., SharedObject]
 @pytest.fixture
 def make() -> Iterator[Make]:
     """Makes shared memory objects; they end with the test."""
-    made: list[SharedObject] = []
-
-    def object_of(size: int) -> SharedObject:
-        made.append(SharedObject(size))
-        return made[-1]
-
-    yield object_of
-    for each in made:
-        each.close()
+    with shared_objects() as of_size:
+        yield of_size
 
 
 def register(client: Client, shared: SharedObject, name: str = "r", **fields: Any) -> None:

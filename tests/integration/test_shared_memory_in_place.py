@@ -18,7 +18,7 @@ from tests.models import make_models
 from tests.support.oip_client import Client, arrays_of, infer_request
 from tests.support.running_server import RunningServer
 from tests.support.server_process import ServerProcess
-from tests.support.shared_object import SharedObject
+from tests.support.shared_object import SharedObject, shared_objects
 from tests.support.watched_engine import Watch
 from trtserve_server.models import loader
 from trtserve_server.shared_memory import sigbus_guard
@@ -74,15 +74,8 @@ def served(running: Served) -> Iterator[Served]:
 
 @pytest.fixture
 def make() -> Iterator[Callable[[int], SharedObject]]:
-    made: list[SharedObject] = []
-
-    def object_of(size: int) -> SharedObject:
-        made.append(SharedObject(size))
-        return made[-1]
-
-    yield object_of
-    for each in made:
-        each.close()
+    with shared_objects() as of_size:
+        yield of_size
 
 
 def placed_request(source: str = "in", target: str = "out", offset: int = 0, **fields: Any) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import mmap
 import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
@@ -41,3 +43,16 @@ class SharedObject:
         self.memory.close()
         if os.path.exists(self.path):
             os.unlink(self.path)
+
+
+@contextmanager
+def shared_objects() -> Iterator[Callable[[int], SharedObject]]:
+    """Makes objects of the sizes that it is called with; they are gone at the end."""
+    with ExitStack() as made:
+
+        def of_size(size: int) -> SharedObject:
+            shared = SharedObject(size)
+            made.callback(shared.close)
+            return shared
+
+        yield of_size

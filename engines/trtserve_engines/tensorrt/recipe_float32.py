@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
+from trtserve_engines.graph_nodes import all_nodes
+
 VERSION = 1
 """Part of an engine's key: raise it when the same graph would come out otherwise."""
 
@@ -89,7 +91,7 @@ def _put_cast(graph: onnx.GraphProto, name: str, elem_type: int, *, is_input: bo
     for value in graph.input if is_input else graph.output:
         if value.name == name:
             value.type.tensor_type.elem_type = elem_type
-    for node in _all_nodes(graph):
+    for node in all_nodes(graph):
         for names in (node.input, node.output):
             for index, used in enumerate(names):
                 if used == name:
@@ -98,12 +100,3 @@ def _put_cast(graph: onnx.GraphProto, name: str, elem_type: int, *, is_input: bo
         graph.node.insert(0, helper.make_node("Cast", [name], [inner], f"{inner}_cast", to=TensorProto.FLOAT))
     else:
         graph.node.append(helper.make_node("Cast", [inner], [name], f"{inner}_cast", to=elem_type))
-
-
-def _all_nodes(graph: onnx.GraphProto) -> Iterable[onnx.NodeProto]:
-    """With those of subgraphs, which may read what the graph around them has."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _all_nodes(inner)

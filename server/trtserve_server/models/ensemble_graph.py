@@ -5,7 +5,7 @@ What is wrong with the configuration alone is found without the models; what the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -238,5 +238,5 @@ def _shown(spec: TensorSpec) -> str:
     return f"{dtypes.from_numpy(spec.dtype).name} {list(spec.shape)}"
 
 
-def _listed(names: object) -> str:
-    return ", ".join(map(repr, names)) or "none"  # type: ignore[call-overload]
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names)) or "none"

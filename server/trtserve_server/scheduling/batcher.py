@@ -206,11 +206,11 @@ class Batcher:
         outcome = instance.run_here(batch)
         instance.idle_since = ended = self._reactor.now()
         self._answer(instance, batch, outcome, now, ended)
-        self._reactor.soon(partial(self._lone_ran, instance, batch.rows, now, ended))
+        self._reactor.soon(partial(self._lone_ran, instance, batch, now, ended))
 
-    def _lone_ran(self, instance: InlineInstance, rows: int, started: float, ended: float) -> None:
-        self._pool.used(instance, ended - started)
-        self._pace.ran(rows, started, ended, waiting=False)
+    def _lone_ran(self, instance: InlineInstance, batch: Batch, started: float, ended: float) -> None:
+        self._pool.used(instance, batch.threads, ended - started)
+        self._pace.ran(batch.rows, started, ended, waiting=False)
 
     def _answer(
         self, instance: Instance, batch: Batch, outcome: BatchResult | Exception, started: float, ended: float

@@ -100,9 +100,10 @@ class Pool:
             self.add(instance, now)
             group.device.end(group.share, threads, seconds)
 
-    def used(self, instance: Instance, seconds: float) -> None:
+    def used(self, instance: Instance, threads: int, seconds: float) -> None:
         """Takes note of a run that was over before anything else could happen: all that is left of it is the time."""
-        self._groups[instance.device].share.used_s += seconds
+        group = self._groups[instance.device]
+        group.device.used(group.share, threads, seconds)
 
     def settle(self) -> None:
         """Lets other models use what this one leaves free."""

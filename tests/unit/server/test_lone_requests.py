@@ -123,10 +123,11 @@ def test_its_runs_set_the_pace(inline):
 
 
 def test_a_full_server_refuses(inline):
-    inline.host.budget.take(inline.host.budget._limit, 0.0)
+    inline.host.budget.take(inline.host.budget._limit, inline.reactor.now())
+    inline.reactor.advance(2.0)
     (answer,) = inline.submit(size=1)
     assert isinstance(answer, ServerOverloaded)
-    assert answer.retry_after_s is not None
+    assert answer.retry_after_s == pytest.approx(2.0)  # nothing has been given back in that time
 
 
 def test_a_closed_model_refuses(inline):
