@@ -13,8 +13,8 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import pytest
 
 from tests.support import as_the_command as as_the_command
+from tests.support.children import pytest_configure as pytest_configure
 from tests.support.running_server import RunningServer
-from tests.support.simulated import pytest_configure as pytest_configure
 
 ROOT = Path(__file__).resolve().parent.parent
 
