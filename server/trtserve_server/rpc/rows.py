@@ -41,7 +41,7 @@ class RowInferenceService:
         self._intake.enter(call)
         rows = RowCall(self._codec, call, data, self._max_window)
         self._budget.take(rows.size_bytes, monotonic())
-        rows.begin(lambda: self._budget.give(rows.size_bytes))
+        rows.begin(partial(self._budget.give, rows.size_bytes))
 
 
 class RowCall:

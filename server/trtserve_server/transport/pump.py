@@ -13,12 +13,12 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from trtserve_server.transport import core
+from trtserve_server.transport.core import CompletionType
 
 Event = Any
 """One of cygrpc's events: a call has come in, operations are done, the server has ended."""
 
-_DONE, _TIMEOUT = core.CompletionType.operation_complete, core.CompletionType.queue_timeout
+_DONE, _TIMEOUT = CompletionType.operation_complete, CompletionType.queue_timeout
 
 _MOST = 64
 """Events that are handled in one turn of the loop; its other callbacks wait for no more than these."""

@@ -8,15 +8,21 @@ from typing import Any
 
 import grpc
 
-from trtserve_server.transport import core
 from trtserve_server.transport.call import Metadata
+from trtserve_server.transport.core import (
+    ReceiveCloseOnServerOperation,
+    ReceiveMessageOperation,
+    SendInitialMetadataOperation,
+    SendMessageOperation,
+    SendStatusFromServerOperation,
+)
 from trtserve_server.transport.pump import Event
 
 _FOR_EVER_S = 1e12
 """A deadline later than this, in seconds since 1970, is how gRPC says that there is none."""
 
-_INITIAL_METADATA = core.SendInitialMetadataOperation(None, 0)
-_STATUS_OK = core.SendStatusFromServerOperation(None, grpc.StatusCode.OK.value[0], b"", 0)
+_INITIAL_METADATA = SendInitialMetadataOperation(None, 0)
+_STATUS_OK = SendStatusFromServerOperation(None, grpc.StatusCode.OK.value[0], b"", 0)
 
 
 class QueueCall:
@@ -42,11 +48,11 @@ class QueueCall:
         self.is_over = False
         self.on_cancel: Callable[[], object] | None = None
         self._on_done: list[Callable[[Any], None]] = []
-        self._on_message: Callable[[bytes | None], None]
-        self._on_sent: Callable[[bool], None]
+        self._on_message: Callable[[bytes | None], None] = _nothing
+        self._on_sent: Callable[[bool], None] = _nothing
         self._opened = False  # initial metadata has been sent
         self._due = 0  # operations that are not done
-        self._start(self._closed, core.ReceiveCloseOnServerOperation(0))
+        self._start(self._closed, ReceiveCloseOnServerOperation(0))
 
     def time_remaining(self) -> float | None:
         """See Call."""
@@ -60,14 +66,14 @@ class QueueCall:
     def receive(self, on_message: Callable[[bytes | None], None]) -> None:
         """See Call."""
         self._on_message = on_message
-        self._start(self._received, core.ReceiveMessageOperation(0))
+        self._start(self._received, ReceiveMessageOperation(0))
 
     def send(self, message: bytes, on_sent: Callable[[bool], None]) -> None:
         """See Call."""
         if self.is_over:
             return
         self._on_sent = on_sent
-        operation = core.SendMessageOperation(message, 0)
+        operation = SendMessageOperation(message, 0)
         if self._opened:
             self._start(self._sent, operation)
         else:
@@ -77,15 +83,18 @@ class QueueCall:
     def answer(self, message: bytes) -> None:
         """See Call."""
         if not self.is_over:
-            self.is_over = True
-            self._start(self._done, _INITIAL_METADATA, core.SendMessageOperation(message, 0), _STATUS_OK)
+            self._end(_INITIAL_METADATA, SendMessageOperation(message, 0), _STATUS_OK)
 
     def end(self, code: grpc.StatusCode = grpc.StatusCode.OK, details: str = "", trailers: Metadata = ()) -> None:
         """See Call."""
         if not self.is_over:
-            self.is_over = True
-            status = core.SendStatusFromServerOperation(trailers or None, code.value[0], details.encode(), 0)
-            self._start(self._done, *(() if self._opened else (_INITIAL_METADATA,)), status)
+            status = SendStatusFromServerOperation(trailers or None, code.value[0], details.encode(), 0)
+            self._end(*(() if self._opened else (_INITIAL_METADATA,)), status)
+
+    def _end(self, *operations: Any) -> None:
+        self.is_over = True
+        self.on_cancel = None  # it may hold the call, and what goes in circles stays until Python looks for it
+        self._start(self._done, *operations)
 
     def _start(self, on_done: Callable[[Event], None], *operations: Any) -> None:
         self._due += 1
@@ -96,20 +105,23 @@ class QueueCall:
         try:
             if not self.is_over:
                 self.is_over = True
-                if self.on_cancel is not None:
-                    self.on_cancel()
+                on_cancel, self.on_cancel = self.on_cancel, None
+                if on_cancel is not None:
+                    on_cancel()
         finally:
             self._done(event)
 
     def _received(self, event: Event) -> None:
+        on_message, self._on_message = self._on_message, _nothing
         try:
-            self._on_message(event.batch_operations[0].message())
+            on_message(event.batch_operations[0].message())
         finally:
             self._done(event)
 
     def _sent(self, event: Event) -> None:
+        on_sent, self._on_sent = self._on_sent, _nothing
         try:
-            self._on_sent(event.success)
+            on_sent(event.success)
         finally:
             self._done(event)
 
@@ -118,3 +130,7 @@ class QueueCall:
         if not self._due:
             for callback in self._on_done:
                 callback(self)
+
+
+def _nothing(_: object) -> None:
+    pass
