@@ -35,7 +35,10 @@ class Call(Protocol):
         ...
 
     def receive(self, on_message: Callable[[bytes | None], None]) -> None:
-        """Calls once, with the next message, or None where no more will come. One at a time."""
+        """Calls once, with the next message, or None where no more will come. One at a time.
+
+        Of a caller who is gone both `on_cancel` and this may tell, in any order, as long as the call is not over.
+        """
         ...
 
     def send(self, message: bytes, on_sent: Callable[[bool], None]) -> None:
