@@ -256,7 +256,7 @@ def _split(message: Buffer, field: int, other: int) -> tuple[bytes, list[slice],
     key, other_key = field << 3 | _LENGTH_DELIMITED, other << 3 | _LENGTH_DELIMITED
     view = memoryview(message)
     end = len(view)
-    entries: list[memoryview] = []
+    entries: list[slice] = []
     others: list[slice] = []
     kept: list[memoryview] = []
     kept_from = position = start = 0
@@ -277,10 +277,7 @@ def _split(message: Buffer, field: int, other: int) -> tuple[bytes, list[slice],
                     length, position = _read_varint(message, position - 1)
                 stop = position + length
                 if tag == key or tag == other_key:
-                    if tag == key:
-                        entries.append(view[position:stop])
-                    else:
-                        others.append(slice(position, stop))
+                    (entries if tag == key else others).append(slice(position, stop))
                     if start != kept_from:
                         kept.append(view[kept_from:start])
                     kept_from = stop
@@ -299,7 +296,7 @@ def _split(message: Buffer, field: int, other: int) -> tuple[bytes, list[slice],
         raise _incomplete(start, position, end)
     if kept_from != end:
         kept.append(view[kept_from:])
-    return b"".join(kept), others, entries
+    return b"".join(kept), others, [view[entry] for entry in entries]
 
 
 def _end_of_group(message: Buffer, position: int, fields_left: int) -> tuple[int, int]:
