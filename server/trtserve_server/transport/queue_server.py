@@ -99,9 +99,14 @@ class QueueServer:
 
 
 def _beginning(handler: Unary | Streaming) -> Callable[[QueueCall], None]:
+    begin: Any = handler.begin
     if isinstance(handler, Streaming):
-        return handler.begin
-    begin = handler.begin
+
+        def stream(call: QueueCall) -> None:
+            call.watch()
+            begin(call)
+
+        return stream
 
     def receive(call: QueueCall) -> None:
         call.receive(partial(_received, call, begin))
@@ -114,6 +119,8 @@ def _received(call: QueueCall, begin: Callable[[bytes, QueueCall], None], messag
         call.end(grpc.StatusCode.UNIMPLEMENTED, "the call has no message; wanted is exactly one")
     else:
         begin(message, call)
+        if not call.is_over:
+            call.watch()
 
 
 def _unknown(call: QueueCall) -> None:
