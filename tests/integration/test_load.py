@@ -229,6 +229,7 @@ def test_servers_side_by_side(server: RunningServer, tmp_path: Path, capsys: pyt
     assert "Side by side, in ratio to fast" in report.read_text()
 
 
+@pytest.mark.alone
 def test_a_condition_against_an_earlier_result_decides_the_exit_code(measure: Measure, tmp_path: Path) -> None:
     words = ("--concurrency", "1", "--count", "10", "--warmup-s", "0")
     measure("steady", *words)
