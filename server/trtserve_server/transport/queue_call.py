@@ -60,7 +60,7 @@ class QueueCall:
         self._due = 0  # operations that are not done
 
     def watch(self) -> None:
-        """Calls `on_cancel` from now on. Needless, and not for nothing, for a call that ends before anything else."""
+        """Calls `on_cancel` from now on. It costs an event, so a call that is ended at once goes without it."""
         self._watched = True
         self._start(self._closed, ReceiveCloseOnServerOperation(0))
 
