@@ -53,6 +53,13 @@ _BUILDS = 16
 _HANDSHAKE_MS = 10_000
 """How long a connection may take to begin. What is dropped meanwhile keeps its descriptor until then."""
 
+_SILENCE_MS, _ECHO_MS = 60_000, 60_000
+"""How long a connection may say nothing until it is asked whether it lives, and how long it may take to say so.
+
+A machine that loses its power closes nothing; and gRPC's older listener misses the end of some connections that begin
+a call and are closed before they are taken. Both would keep their descriptor and their calls for two hours.
+"""
+
 _LAST_WORDS_S = 1.0
 """For calls that are no inference, such as of statistics, once everything that was accepted is answered."""
 
@@ -211,6 +218,10 @@ class App:
                 # gRPC's own five minutes would end connections that a client's keepalive is there to keep.
                 ("grpc.http2.min_ping_interval_without_data_ms", self.config.min_ping_interval_ms),
                 ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.keepalive_time_ms", _SILENCE_MS),
+                ("grpc.keepalive_timeout_ms", _ECHO_MS),
+                ("grpc.http2.ping_timeout_ms", _ECHO_MS),
+                ("grpc.http2.max_pings_without_data", 0),  # any number
                 # Two servers must not share a port unnoticed: a port in use is an error.
                 ("grpc.so_reuseport", 0),
                 # What waits for the event loop is bounded by us, with a reason; gRPC would cancel it without one.

@@ -13,6 +13,7 @@ import grpc
 import pytest
 import uvloop
 
+from tests.support import half_http2
 from trtserve_server.transport.asyncio_server import AsyncioServer
 from trtserve_server.transport.call import Call, GrpcServer, Handlers, Streaming, Unary
 from trtserve_server.transport.queue_server import QueueServer
@@ -40,12 +41,23 @@ class Service:
             "/t.T/Count": Unary(self._count),
             "/t.T/Stream": Streaming(self._stream),
             "/t.T/RaiseAtOnce": Streaming(lambda call: 1 // 0),
+            "/t.T/KeepAndRaise": Unary(self._keep_and_raise),
+            "/t.T/ReceiveTwice": Streaming(self._receive_twice),
         }
 
     def _keep(self, message: bytes, call: Call) -> None:
         call.on_cancel = lambda: self.gone.put("cancelled")
         call.add_done_callback(lambda call: self.gone.put("done"))
         self.calls.put(call)
+
+    def _keep_and_raise(self, message: bytes, call: Call) -> None:
+        self._keep(message, call)
+        raise ValueError
+
+    def _receive_twice(self, call: Call) -> None:
+        call.add_done_callback(lambda call: self.gone.put("done"))
+        for _ in range(2):
+            call.receive(lambda message: None)
 
     def _refuse(self, call: Call) -> None:
         call.end(grpc.StatusCode.UNAVAILABLE, "full: 100 %, später", (("wait", "5"),))
@@ -177,6 +189,7 @@ def test_a_caller_that_cancels_is_told_of_once(running: Running) -> None:
     assert kept.is_over
     running.soon(kept.answer, b"nobody hears this")
     running.soon(kept.end)
+    running.soon(kept.receive, running.service.gone.put)
     assert running.unary("Echo") == b"x"
     assert running.service.gone.empty()
 
@@ -207,6 +220,22 @@ def test_a_service_that_raises_fails_that_call_alone(
     assert running.error(name).code() is grpc.StatusCode.UNKNOWN
     assert "ZeroDivisionError" in caplog.text
     assert running.unary("Echo") == b"x"
+
+
+def test_a_call_whose_service_raises_is_done_once(running: Running) -> None:
+    assert running.error("KeepAndRaise").code() is grpc.StatusCode.UNKNOWN
+    assert running.service.gone.get(timeout=30) == "done"
+    assert running.unary("Echo") == b"x"
+    assert running.service.gone.empty()
+
+
+@pytest.mark.parametrize("running", [QueueServer], indirect=True)  # grpc.aio lets the second one wait
+def test_who_receives_twice_at_once_is_told_and_the_call_still_gets_its_end(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert running.error("ReceiveTwice").code() is grpc.StatusCode.UNKNOWN
+    assert "another of its kind is under way" in caplog.text
+    assert running.service.gone.get(timeout=30) == "done"
 
 
 def test_one_message_may_be_answered_by_many(running: Running) -> None:
@@ -274,6 +303,23 @@ def test_a_stop_cancels_what_is_left(running: Running) -> None:
     assert running.service.gone.get(timeout=30) == "cancelled"
 
 
+def test_what_a_service_says_to_a_call_after_the_stop_does_nothing(running: Running) -> None:
+    call = running.channel.unary_unary("/t.T/Keep").future(b"x", timeout=30)
+    kept = running.service.calls.get(timeout=30)
+    running.stop(0)
+    assert call.exception(30) is not None
+    assert {running.service.gone.get(timeout=30) for _ in range(2)} == {"cancelled", "done"}
+
+    async def say() -> None:
+        kept.receive(running.service.gone.put)
+        kept.send(b"x", running.service.gone.put)
+        kept.answer(b"x")
+        kept.end()
+
+    running.on_loop(say())
+    assert running.service.gone.empty()
+
+
 def test_a_second_stop_changes_nothing(running: Running) -> None:
     running.stop()
     running.stop()
@@ -289,6 +335,15 @@ def test_a_port_in_use_cannot_be_listened_on(running: Running) -> None:
             await server.stop(0)
 
     running.on_loop(again())
+
+
+def test_metadata_that_is_no_text_is_no_stack_trace(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+    call = half_http2.begun_call("/t.T/Echo", 1, b"x", {"evil": b"\xff\xfe"}) + half_http2.end_of_call()
+    with half_http2.connection(f"127.0.0.1:{running.port}") as connection:
+        connection.sendall(call)
+        while b"grpc-status" not in (data := connection.recv(1 << 16)):
+            assert data
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("running", [AsyncioServer], indirect=True)

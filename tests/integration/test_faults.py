@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -23,6 +24,7 @@ from tests.support import half_http2
 from tests.support.oip_client import WAIT_S, Client, infer_request
 from tests.support.running_server import RunningServer
 from trtserve_protos import oip, row_inference
+from trtserve_server import app
 
 pytestmark = pytest.mark.beside
 
@@ -172,6 +174,23 @@ def test_pings_keep_a_silent_connection_unless_they_are_too_many(
                 break
             assert int.from_bytes(payload, "big") == number
         assert kind == ends
+
+
+@pytest.mark.parametrize("transport", ["auto", "asyncio"])
+def test_a_peer_that_does_not_say_that_it_lives_is_given_up(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    monkeypatch.setattr(app, "_SILENCE_MS", 100)
+    monkeypatch.setattr(app, "_ECHO_MS", 100)
+    file = make_models.save(make_models.scale(2.0), tmp_path / "double.onnx")
+    server = serve(model=(str(file),), transport=transport)
+    with half_http2.connection(server.url) as mute:
+        mute.sendall(half_http2.begun_call(STREAM, 100, b"half"))
+        server.wait_until(lambda: len(server.app.streams) == 1)
+        with suppress(ConnectionResetError):
+            while mute.recv(1 << 16):
+                pass  # the question, which is not answered
+        server.wait_until(lambda: not server.app.streams)
 
 
 def test_a_slow_reader_does_not_slow_the_others(serve: Serve, connect: Connect, tmp_path: Path) -> None:

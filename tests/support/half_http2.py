@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import BinaryIO
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -18,10 +19,10 @@ def connection(url: str) -> socket.socket:
     return socket.create_connection((host, int(port)), timeout=20)
 
 
-def begun_call(path: str, size: int, data: bytes) -> bytes:
+def begun_call(path: str, size: int, data: bytes, metadata: Mapping[str, bytes] = MappingProxyType({})) -> bytes:
     """What begins a call and its first message, of which only `data` is there although `size` bytes are promised."""
     message = b"\0" + struct.pack(">I", size) + data
-    return PREFACE + _frame(SETTINGS, 0, 0, b"") + _headers(path) + _frame(DATA, 0, 1, message)
+    return PREFACE + _frame(SETTINGS, 0, 0, b"") + _headers(path, metadata) + _frame(DATA, 0, 1, message)
 
 
 def ping(number: int) -> bytes:
@@ -49,7 +50,7 @@ def more_room(size: int) -> bytes:
     return b"".join(_frame(WINDOW_UPDATE, 0, stream, struct.pack(">I", size)) for stream in (0, 1))
 
 
-def _headers(path: str) -> bytes:
+def _headers(path: str, metadata: Mapping[str, bytes]) -> bytes:
     fields = {
         ":method": "POST",
         ":scheme": "http",
@@ -58,12 +59,13 @@ def _headers(path: str) -> bytes:
         "te": "trailers",
         "content-type": "application/grpc",
     }
-    return _frame(HEADERS, _END_HEADERS, 1, b"".join(_literal(name, value) for name, value in fields.items()))
+    pairs = [*((name, value.encode()) for name, value in fields.items()), *metadata.items()]
+    return _frame(HEADERS, _END_HEADERS, 1, b"".join(_literal(name, value) for name, value in pairs))
 
 
-def _literal(name: str, value: str) -> bytes:
+def _literal(name: str, value: bytes) -> bytes:
     """A header as HPACK has it without a table and without compression (RFC 7541, 6.2.2)."""
-    return bytes([0, len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+    return bytes([0, len(name)]) + name.encode() + bytes([len(value)]) + value
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """The door for inference calls: lets them in until it is closed, and knows when the last of them has its answer.
 
-A call counts from when its first message has come whole until gRPC has sent its end, or the caller is gone.
+A call counts from when its message has come whole, a stream from its beginning, until gRPC has sent its end or the
+caller is gone.
 """
 
 from __future__ import annotations

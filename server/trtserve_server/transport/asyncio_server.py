@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -11,8 +10,7 @@ import grpc
 import grpc.aio
 
 from trtserve_server.transport.call import Handlers, Metadata, Streaming, Unary
-
-log = logging.getLogger(__name__)
+from trtserve_server.transport.callers_faults import leave_out_callers_faults
 
 
 class AsyncioServer:
@@ -22,7 +20,7 @@ class AsyncioServer:
         self._server = grpc.aio.server(options=list(options))
         self._server.add_generic_rpc_handlers((_Services(handlers),))
         self._is_stopped = False
-        _leave_out_gone_callers()
+        leave_out_callers_faults()
 
     def listen(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
         """See GrpcServer."""
@@ -93,7 +91,8 @@ class AsyncioCall:
             message = await _or(None, self._context.read())
             on_message(None if message is grpc.aio.EOF else message)
 
-        self._run(read())
+        if not self.is_over:
+            self._run(read())
 
     def send(self, message: bytes, on_sent: Callable[[bool], None]) -> None:
         """See Call."""
@@ -147,17 +146,3 @@ async def _or(otherwise: Any, done: Awaitable[Any]) -> Any:
         return await done
     except (grpc.aio.BaseError, grpc.aio.UsageError):
         return otherwise
-
-
-class _GoneCallers(logging.Filter):
-    """grpc.aio writes a stack trace for every answer whose caller is gone when it is to be sent."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("ExecuteBatchError raised in core by servicer method")
-
-
-_FILTER = _GoneCallers()
-
-
-def _leave_out_gone_callers() -> None:
-    logging.getLogger("grpc._cython.cygrpc").addFilter(_FILTER)

@@ -15,7 +15,7 @@ Metadata = Sequence[tuple[str, str | bytes]]
 
 
 class Call(Protocol):
-    """A call from its beginning to its end. What is said to a call that is over does nothing."""
+    """A call from its beginning to its end. What is said to a call that is over does nothing and calls nothing."""
 
     on_cancel: Callable[[], object] | None
     """Called once where the caller is gone before the call has been given its end."""

@@ -1,7 +1,7 @@
 """What is used of grpcio's compiled module beside its public API: all of it, and whether it is there.
 
 grpcio's own synchronous server has been written on these names since its first version. They are promised to nobody,
-so a grpcio without them is no error: grpc.aio serves then.
+so a grpcio without them is no error: grpc.aio serves then. Only names are looked for, not what they take.
 """
 
 from __future__ import annotations

@@ -8,12 +8,15 @@ the loop cannot wait for gRPC and for everything else at once; that event costs 
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
 from trtserve_server.transport.core import CompletionType
+
+log = logging.getLogger(__name__)
 
 Event = Any
 """One of cygrpc's events: a call has come in, operations are done, the server has ended."""
@@ -27,6 +30,8 @@ _PATIENT_S, _HASTY_S = 200e-6, 20e-6
 """How long the loop's thread looks in vain before the other thread waits: long where that would have been enough the
 last time. Looking costs CPU that others may need, and not looking a hand-over.
 """
+
+_UNREAD = "an event of gRPC could not be read, such as a message for which there is no memory; its call gets no answer"
 
 
 class Pump:
@@ -55,14 +60,18 @@ class Pump:
     def _turn(self) -> None:
         """Handles what is there, and comes again; or leaves it to the thread to wait."""
         came = False
-        for _ in range(_MOST):
-            event = self._poll(0)
-            if event.completion_type != _DONE:
-                break
-            try:
-                event.tag(event)
-            except Exception:
-                self._on_error(event.tag)
+        try:
+            for _ in range(_MOST):
+                event = self._poll(0)
+                if event.completion_type != _DONE:
+                    break
+                came = True
+                try:
+                    event.tag(event)
+                except Exception:
+                    self._on_error(event.tag)
+        except Exception:
+            log.exception(_UNREAD)
             came = True
         now = monotonic()
         if came:
@@ -76,8 +85,12 @@ class Pump:
         """The thread: each time that it may, waits for an event and hands it over."""
         while True:
             self._may_wait.acquire()
-            event = self._poll()
-            is_over = _is_over(event)
+            try:
+                event = self._poll()
+            except Exception:
+                log.exception(_UNREAD)
+                event = None
+            is_over = event is not None and _is_over(event)
             try:
                 self._loop.call_soon_threadsafe(self._woken, event)
             except RuntimeError:
@@ -86,7 +99,10 @@ class Pump:
                 return
             del event  # a call that it holds would not end before the next one comes
 
-    def _woken(self, event: Event) -> None:
+    def _woken(self, event: Event | None) -> None:
+        if event is None:
+            self._turn()
+            return
         if _is_over(event):
             self.ended.set_result(None)
             return

@@ -21,6 +21,10 @@ from trtserve_server.transport.pump import Event
 _FOR_EVER_S = 1e12
 """A deadline later than this, in seconds since 1970, is how gRPC says that there is none."""
 
+_REFUSED = "gRPC refused an operation of a call, of which no event will tell: another of its kind is under way"
+
+# One object may be under way for many calls only because these two need no memory of gRPC's: metadata and details that
+# are not empty would be freed by the call that is done first.
 _INITIAL_METADATA = SendInitialMetadataOperation(None, 0)
 _STATUS_OK = SendStatusFromServerOperation(None, grpc.StatusCode.OK.value[0], b"", 0)
 
@@ -56,7 +60,7 @@ class QueueCall:
         self._due = 0  # operations that are not done
 
     def watch(self) -> None:
-        """Calls `on_cancel` from now on. Needless, and not for nothing, for a call that ends before anything else."""
+        """Calls `on_cancel` from now on. It costs an event, so a call that is ended at once goes without it."""
         self._watched = True
         self._start(self._closed, ReceiveCloseOnServerOperation(0))
 
@@ -71,6 +75,8 @@ class QueueCall:
 
     def receive(self, on_message: Callable[[bytes | None], None]) -> None:
         """See Call."""
+        if self.is_over:  # its queue may be shut down, and gRPC ends the process that begins an operation there
+            return
         self._on_message = on_message
         self._start(self._received, ReceiveMessageOperation(0))
 
@@ -102,12 +108,14 @@ class QueueCall:
         self.on_cancel = None  # it may hold the call, and what goes in circles stays until Python looks for it
         if not self._watched:
             operations += (ReceiveCloseOnServerOperation(0),)  # each call has to have one
-        self._call.start_server_batch(operations, self._done)
+        if self._call.start_server_batch(operations, self._done):
+            raise RuntimeError(_REFUSED)
         self._due += 1
 
     def _start(self, on_done: Callable[[Event], None], *operations: Any) -> None:
+        if self._call.start_server_batch(operations, on_done):
+            raise RuntimeError(_REFUSED)
         self._due += 1
-        self._call.start_server_batch(operations, on_done)
 
     def _closed(self, event: Event) -> None:
         """The stream below is closed: the status has been sent, or the caller is gone."""

@@ -16,6 +16,7 @@ import grpc
 
 from trtserve_server.transport import core
 from trtserve_server.transport.call import Handlers, Streaming, Unary
+from trtserve_server.transport.callers_faults import leave_out_callers_faults
 from trtserve_server.transport.pump import Event, Pump
 from trtserve_server.transport.queue_call import QueueCall
 
@@ -38,6 +39,7 @@ class QueueServer:
         self._server.register_completion_queue(self._queue)
         self._pump: Pump | None = None
         self._shut_down: asyncio.Future[None] | None = None
+        leave_out_callers_faults()
 
     def listen(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
         """See GrpcServer."""
@@ -69,6 +71,7 @@ class QueueServer:
                 return
         self._queue.shutdown()
         await self._pump.ended
+        self._server.destroy()  # grpcio frees it by this alone
 
     def _ask(self) -> None:
         self._server.request_call(self._queue, self._queue, self._came)
@@ -118,9 +121,11 @@ def _received(call: QueueCall, begin: Callable[[bytes, QueueCall], None], messag
     if message is None:
         call.end(grpc.StatusCode.UNIMPLEMENTED, "the call has no message; wanted is exactly one")
     else:
-        begin(message, call)
-        if not call.is_over:
-            call.watch()
+        try:
+            begin(message, call)
+        finally:  # where it raises, too: without an operation under way the call would count as done before its end
+            if not call.is_over:
+                call.watch()
 
 
 def _unknown(call: QueueCall) -> None:
