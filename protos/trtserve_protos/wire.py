@@ -26,13 +26,10 @@ M = TypeVar("M", bound=Message)
 
 REQUEST_RAW_FIELD = 7
 RESPONSE_RAW_FIELD = 6
-_ID_FIELD = 3  # in requests and in responses
+ID_FIELD = 3  # in requests and in responses
 _STREAM_RESPONSE_FIELD = 2
 _ROWS_BATCH_FIELD = 1
 _ROWS_RESPONSE_FIELD = 3
-
-_MAX_LAYOUTS = 256
-_MAX_LAYOUT_BYTES = 4096
 
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _START_GROUP, _END_GROUP, _FIXED32 = range(6)
 _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
@@ -62,67 +59,6 @@ def decode_infer_request(message: bytes) -> tuple[ModelInferRequest, list[memory
 def split_infer_request(message: Buffer) -> Parts:
     """The parts of a ModelInferRequest. Requests that differ in id and tensors alone have equal headers."""
     return _parts(message, REQUEST_RAW_FIELD)
-
-
-class _Layout(NamedTuple):
-    """Where things are in messages of one length: `before` the id's text or the tensor, `between` these two.
-
-    Without a tensor they are before and behind the id's text.
-    """
-
-    before: bytes
-    between: bytes
-    id_end: int
-    header: bytes
-    has_tensor: bool
-
-
-class RequestSplitter:
-    """split_infer_request for a server, to which clients send the same message again and again with another tensor.
-
-    A message that ends with its one raw tensor, or has none, and is as long as an earlier one whose bytes it has, but
-    for the text of the id and the tensor, differs from that in these alone: then comparing bytes does for reading them.
-    """
-
-    __slots__ = ("_layouts",)
-
-    def __init__(self) -> None:
-        self._layouts: dict[int, _Layout] = {}  # by length
-
-    def split(self, message: Buffer) -> Parts:
-        """See split_infer_request. Raises WireError."""
-        layout = self._layouts.get(len(message))
-        if layout is not None:
-            before, between, id_end, header, has_tensor = layout
-            start = len(before)
-            if message[:start] == before:
-                if not between:
-                    return Parts(header, "", [memoryview(message)[start:]] if has_tensor else [])
-                tensor = id_end + len(between)
-                if message[id_end:tensor] == between:
-                    raw = [memoryview(message)[tensor:]] if has_tensor else []
-                    return Parts(header, _text(message[start:id_end]), raw)
-        header, ids, raw = _split(message, REQUEST_RAW_FIELD, _ID_FIELD)
-        if len(raw) <= 1 and len(ids) <= 1 and len(header) <= _MAX_LAYOUT_BYTES:
-            self._remember(message, header, ids, raw)
-        return Parts(header, _last_text(message, ids), raw)
-
-    def _remember(self, message: Buffer, header: bytes, ids: Sequence[slice], raw: Sequence[memoryview]) -> None:
-        tensor = len(message) - sum([data.nbytes for data in raw])
-        head_of_raw = b"".join([entry_head(REQUEST_RAW_FIELD, data.nbytes) for data in raw])
-        known = header + head_of_raw  # and the id's entry somewhere in it
-        if ids:
-            start, end = ids[0].start, ids[0].stop
-            head = len(entry_head(_ID_FIELD, end - start))
-            before, between = bytes(message[:start]), bytes(message[end:tensor])
-            found = before[: start - head] + between
-        else:
-            before = found = bytes(message[:tensor])
-            end, between = tensor, b""
-        if found == known and (between or not ids):  # the tensor comes last
-            if len(self._layouts) >= _MAX_LAYOUTS:
-                self._layouts.clear()
-            self._layouts[len(message)] = _Layout(before, between, end, header, len(raw) > 0)
 
 
 def parse_infer_request(header: bytes) -> ModelInferRequest:
@@ -166,7 +102,7 @@ def stream_response(pieces: Sequence[Buffer]) -> bytes:
 
 def decode_stream_response(message: bytes) -> tuple[str, Buffer]:
     """The error text ("" where there is none) and the bytes of the response inside a ModelStreamInferResponse."""
-    header, _, responses = _split(message, _STREAM_RESPONSE_FIELD, _STREAM_RESPONSE_FIELD)
+    header, _, responses = split_fields(message, _STREAM_RESPONSE_FIELD, _STREAM_RESPONSE_FIELD)
     error = parse(oip.ModelStreamInferResponse, header).error_message
     return error, _one(responses)
 
@@ -178,7 +114,7 @@ def encode_rows_request(options: InferRowsRequest, batch: bytes) -> bytes:
 
 def decode_rows_request(message: bytes) -> tuple[InferRowsRequest, Buffer]:
     """The options of an InferRowsRequest and the bytes of the ModelInferRequest inside. Raises WireError."""
-    header, _, batches = _split(message, _ROWS_BATCH_FIELD, _ROWS_BATCH_FIELD)
+    header, _, batches = split_fields(message, _ROWS_BATCH_FIELD, _ROWS_BATCH_FIELD)
     return parse(row_inference.InferRowsRequest, header), _one(batches)
 
 
@@ -190,7 +126,7 @@ def rows_response(first_row: int, row_count: int, pieces: Sequence[Buffer]) -> b
 
 def decode_rows_response(message: bytes) -> tuple[InferRowsResponse, Buffer]:
     """The row range of an InferRowsResponse and the bytes of the response inside. Raises WireError."""
-    header, _, responses = _split(message, _ROWS_RESPONSE_FIELD, _ROWS_RESPONSE_FIELD)
+    header, _, responses = split_fields(message, _ROWS_RESPONSE_FIELD, _ROWS_RESPONSE_FIELD)
     return parse(row_inference.InferRowsResponse, header), _one(responses)
 
 
@@ -215,7 +151,7 @@ def join(header: bytes, field: int, entries: Sequence[Buffer]) -> list[Buffer]:
 def id_entry(request_id: str) -> bytes:
     """The id of a request or response as an entry of its message."""
     data = request_id.encode()
-    return entry_head(_ID_FIELD, len(data)) + data
+    return entry_head(ID_FIELD, len(data)) + data
 
 
 def entry_head(field: int, size: int) -> bytes:
@@ -241,23 +177,24 @@ def _size(buffer: Buffer) -> int:
 
 
 def _parts(message: Buffer, raw_field: int) -> Parts:
-    header, ids, raw = _split(message, raw_field, _ID_FIELD)
-    return Parts(header, _last_text(message, ids), raw)
+    header, ids, raw = split_fields(message, raw_field, ID_FIELD)
+    return Parts(header, last_text(message, ids), raw)
 
 
-def _last_text(message: Buffer, ids: Sequence[slice]) -> str:
-    """The id: the last one counts, but all have to be text."""
-    return [_text(message[entry]) for entry in ids][-1] if ids else ""
+def last_text(message: Buffer, ids: Sequence[slice]) -> str:
+    """The id, in the last of the slices that are ids: it counts, but all have to be text. Raises WireError."""
+    return [text(message[entry]) for entry in ids][-1] if ids else ""
 
 
-def _text(data: Buffer) -> str:
+def text(data: Buffer) -> str:
+    """The text of an id. Raises WireError."""
     try:
         return str(data, "utf-8")
     except UnicodeDecodeError as error:
         raise WireError(f"the id of the message is not UTF-8: {error}") from None
 
 
-def _split(message: Buffer, field: int, other: int) -> tuple[bytes, list[slice], list[memoryview]]:
+def split_fields(message: Buffer, field: int, other: int) -> tuple[bytes, list[slice], list[memoryview]]:
     """The message without the entries of two length-delimited fields, where those of `other` are, those of `field`.
 
     Written for speed: it runs for every message. Keys and lengths of one byte are read in place.

@@ -8,8 +8,9 @@ import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
-from trtserve_protos import oip, row_inference, wire
+from trtserve_protos import oip, request_splitter, row_inference, wire
 from trtserve_protos.errors import WireError
+from trtserve_protos.request_splitter import RequestSplitter
 
 quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -310,7 +311,7 @@ def test_header_does_not_change_with_id_and_tensors(message, ids, raw):
 )
 def test_splitter_takes_apart_as_split_infer_request_does(messages, tensors, ids, data):
     """Also messages of the same length that differ in one byte anywhere."""
-    splitter = wire.RequestSplitter()
+    splitter = RequestSplitter()
     entries = [wire.id_entry(each) for each in ids]
     for message in messages:
         for tensor in tensors:
@@ -339,10 +340,10 @@ def outcome_of(split, message):
 
 
 def test_splitter_knows_a_message_that_differs_in_its_tensor_alone(monkeypatch):
-    splitter = wire.RequestSplitter()
+    splitter = RequestSplitter()
     header = oip.ModelInferRequest(model_name="m").SerializeToString()
     first = splitter.split(header + delimited(7, b"abc"))
-    monkeypatch.setattr(wire, "_split", None)
+    monkeypatch.setattr(request_splitter, "split_fields", None)
     again = splitter.split(header + delimited(7, b"xyz"))
     assert again == (header, "", [b"xyz"])
     assert again.header is first.header
@@ -350,10 +351,10 @@ def test_splitter_knows_a_message_that_differs_in_its_tensor_alone(monkeypatch):
 
 @pytest.mark.parametrize("id_entry", [b"", wire.id_entry("a")])
 def test_splitter_knows_a_message_without_tensors(monkeypatch, id_entry):
-    splitter = wire.RequestSplitter()
+    splitter = RequestSplitter()
     header = oip.ModelInferRequest(model_name="m").SerializeToString()
     first = splitter.split(id_entry + header)
-    monkeypatch.setattr(wire, "_split", None)
+    monkeypatch.setattr(request_splitter, "split_fields", None)
     again = splitter.split(id_entry.replace(b"a", b"b") + header)
     assert again == (header, "b" if id_entry else "", [])
     assert again.header is first.header
@@ -361,11 +362,11 @@ def test_splitter_knows_a_message_without_tensors(monkeypatch, id_entry):
 
 @pytest.mark.parametrize("before", [b"", oip.ModelInferRequest(model_name="m").SerializeToString()])
 def test_splitter_knows_a_message_that_differs_in_its_id_and_its_tensor_alone(monkeypatch, before):
-    splitter = wire.RequestSplitter()
+    splitter = RequestSplitter()
     behind = delimited(4, b"")
     first = splitter.split(before + wire.id_entry("1a") + behind + delimited(7, b"abc"))
     assert first.id == "1a"
-    monkeypatch.setattr(wire, "_split", None)
+    monkeypatch.setattr(request_splitter, "split_fields", None)
     again = splitter.split(before + wire.id_entry("é") + behind + delimited(7, b"xyz"))
     assert again == (before + behind, "é", [b"xyz"])
     assert again.header is first.header
