@@ -8,11 +8,20 @@ from typing import NamedTuple
 
 @dataclass(frozen=True)
 class BatchPolicy:
-    """`max_rows` in a batch, how long an idle instance waits for more, and sizes worth cutting at once."""
+    """`max_rows` in a batch, how long an idle instance waits for more, and sizes worth cutting at once.
+
+    With more than `enough_rows` a batch takes so much longer that nothing is gained; 0 where it gains up to `max_rows`.
+    """
 
     max_rows: int
     max_delay_s: float = 0.0
     preferred_rows: tuple[int, ...] = ()
+    enough_rows: int = 0
+
+    @property
+    def most_rows(self) -> int:
+        """The most that a batch is given."""
+        return min(self.max_rows, self.enough_rows or self.max_rows)
 
 
 class Dispatch(NamedTuple):
@@ -44,8 +53,9 @@ def decide(
     beyond `latest_start`, when a run has to start for the most urgent deadline. `spare` says that a busy instance can
     take another batch behind its own; it gets full ones, which have nothing to gain by waiting.
     """
-    if rows and (idle or spare) and rows >= policy.max_rows:
-        return Dispatch(policy.max_rows, "full" if idle else "full, behind another")
+    part = _part(rows, idle, policy)
+    if rows and (idle or spare) and rows >= policy.most_rows:
+        return Dispatch(part, _why_full(part, policy) if idle else "full, behind another")
     if rows == 0 or idle == 0:
         return WaitForWork()
     preferred = max((size for size in policy.preferred_rows if size <= rows), default=0)
@@ -53,7 +63,18 @@ def decide(
         return Dispatch(preferred, "preferred size")
     due = oldest + policy.max_delay_s
     if now >= due:
-        return Dispatch(rows, "delay over" if policy.max_delay_s else "instance idle")
+        return Dispatch(part, "delay over" if policy.max_delay_s else "instance idle")
     if now >= latest_start:
-        return Dispatch(rows, "a deadline is near")
+        return Dispatch(part, "a deadline is near")
     return WaitUntil(min(due, latest_start))
+
+
+def _part(rows: int, idle: int, policy: BatchPolicy) -> int:
+    """How many of the rows a batch gets: all that may be, or an equal part for each idle instance if that is as good."""
+    if policy.enough_rows and idle > 1:
+        rows = -(-rows // idle)
+    return min(rows, policy.most_rows)
+
+
+def _why_full(part: int, policy: BatchPolicy) -> str:
+    return "full" if part == policy.max_rows else "more rows would gain nothing"
