@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from hypothesis import given, strategies as st
 
 from trtserve_server.scheduling.policy import BatchPolicy, Dispatch, WaitForWork, WaitUntil, decide
 
@@ -10,6 +11,7 @@ NEVER = math.inf
 AT_ONCE = BatchPolicy(8)
 DELAYED = BatchPolicy(8, max_delay_s=1.0)
 PREFERRED = BatchPolicy(8, max_delay_s=1.0, preferred_rows=(2, 4))
+ENOUGH = BatchPolicy(8, enough_rows=2)
 
 
 @pytest.mark.parametrize(
@@ -52,3 +54,42 @@ def test_decision(rows, oldest, latest, idle, now, policy, decision):
 )
 def test_a_busy_instance_that_can_take_more_gets_full_batches_only(rows, idle, decision):
     assert decide(rows, 5.0, NEVER, idle, 5.0, AT_ONCE, spare=True) == decision
+
+
+@pytest.mark.parametrize(
+    ("rows", "idle", "policy", "decision"),
+    [
+        (7, 1, ENOUGH, Dispatch(2, "more rows would gain nothing")),
+        (2, 1, ENOUGH, Dispatch(2, "more rows would gain nothing")),
+        (1, 1, ENOUGH, Dispatch(1, "instance idle")),
+        (7, 0, ENOUGH, WaitForWork()),
+        (0, 2, ENOUGH, WaitForWork()),
+        # Shared out, where several are idle.
+        (2, 2, ENOUGH, Dispatch(1, "more rows would gain nothing")),
+        (3, 2, ENOUGH, Dispatch(2, "more rows would gain nothing")),
+        (3, 2, BatchPolicy(8, enough_rows=4), Dispatch(2, "instance idle")),
+        (9, 2, BatchPolicy(8, enough_rows=4), Dispatch(4, "more rows would gain nothing")),
+        (20, 2, BatchPolicy(8, enough_rows=30), Dispatch(8, "full")),
+        # Where rows gain, the first takes what it can.
+        (7, 2, AT_ONCE, Dispatch(7, "instance idle")),
+    ],
+)
+def test_no_batch_is_larger_than_gains_anything(rows, idle, policy, decision):
+    assert decide(rows, 5.0, NEVER, idle, 5.0, policy) == decision
+
+
+@given(st.integers(1, 100), st.integers(1, 8), st.integers(1, 64), st.integers(0, 64), st.integers(0, 3))
+def test_whoever_is_idle_gets_work_as_long_as_there_is_some(rows, idle, max_rows, enough_rows, delay_s):
+    """Cutting until the policy waits leaves nothing waiting beside an idle instance, whatever the sizes."""
+    policy = BatchPolicy(max_rows, float(delay_s), enough_rows=enough_rows)
+    sizes = []
+    left = rows
+    while isinstance(decision := decide(left, 0.0, NEVER, idle - len(sizes), 5.0, policy), Dispatch):
+        sizes.append(decision.rows)
+        left -= decision.rows
+    assert left == 0 or len(sizes) == idle
+    assert all(1 <= size <= policy.most_rows for size in sizes)
+    if enough_rows and len(sizes) > 1:
+        assert max(sizes) - min(sizes) <= 1 or left == 0
+    if enough_rows and rows >= idle:
+        assert len(sizes) == idle

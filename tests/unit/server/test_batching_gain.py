@@ -1,0 +1,165 @@
+"""From how many rows on larger batches gain nothing: the rule as a table, and what is measured to apply it."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from tests.models import make_models
+from tests.support.batcher_rig import Rig
+from trtserve_engines.errors import ExecutionError
+from trtserve_engines.onnx_model import read_onnx_model
+from trtserve_engines.options import build
+from trtserve_engines.scripted_engine import ScriptedEngine, echo
+from trtserve_engines.step import Watch
+from trtserve_server.config import ModelConfig, ServerConfig
+from trtserve_server.models import loader
+from trtserve_server.models.batching_gain import enough_from_times, rows_that_are_enough
+from trtserve_server.models.repository import ModelVersion
+
+MS = 1e-3
+
+
+@pytest.mark.parametrize(
+    ("one_ms", "several_ms", "rows", "enough"),
+    [
+        (10.0, 80.0, 8, 2),  # n rows take n times as long: what remains is the change of threads
+        (10.0, 88.0, 8, 2),  # a larger batch even loses
+        (100.0, 800.0, 8, 1),
+        (1.01, 8.08, 8, 20),
+        (0.0101, 0.0808, 8, 1981),
+        (11.05, 81.05, 8, 13),  # 1 ms beside the rows
+        (20.05, 90.05, 8, 103),
+        (10.0, 20.0, 2, 2),
+        (10.0, 11.3, 8, 5393),
+        (10.0, 10.0, 8, math.inf),  # rows beside the first cost nothing
+        (10.0, 9.0, 8, math.inf),
+    ],
+)
+def test_rows_are_enough_where_a_hundredth_of_the_time_does_not_grow_with_them(one_ms, several_ms, rows, enough):
+    assert enough_from_times(one_ms * MS, several_ms * MS, rows) == enough
+
+
+def computing(fixed_s, row_s):
+    """Uses so much CPU for each batch, and for each of its rows."""
+
+    def compute(inputs):
+        until = time.thread_time() + fixed_s + row_s * len(inputs["x"])
+        while time.thread_time() < until:
+            pass
+        return {"y": inputs["x"]}
+
+    return compute
+
+
+def model_of(proto, folder):
+    return read_onnx_model(make_models.save(proto, folder / "m.onnx"))
+
+
+def test_a_model_whose_rows_are_computed_one_after_another_needs_no_large_batch(tmp_path):
+    model = model_of(make_models.scale(2.0), tmp_path)
+    engine = ScriptedEngine(model.signature, computing(0.0, 5 * MS))
+    assert 2 <= rows_that_are_enough(engine, model, 64) <= 8
+    assert engine.open_contexts == 0
+    assert max(engine.batches) == 8
+
+
+def test_a_model_that_gains_by_each_row_is_given_all(tmp_path):
+    model = model_of(make_models.scale(2.0), tmp_path)
+    assert rows_that_are_enough(ScriptedEngine(model.signature, computing(5 * MS, 0.5 * MS)), model, 64) == 0
+    assert rows_that_are_enough(ScriptedEngine(model.signature, echo), model, 64) == 0
+
+
+def failing(inputs):
+    raise ExecutionError("made-up inputs do not fit")
+
+
+def dynamic_width():
+    return make_models.model(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        [make_models.tensor("x", ["batch", "width"])],
+        [make_models.tensor("y", ["batch", "width"])],
+        {},
+    )
+
+
+def choosing():
+    """Which branch it takes, and so how long, depends on the values."""
+    branch = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["chosen"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("chosen", TensorProto.FLOAT, None)],
+    )
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+        helper.make_node("Cast", ["most"], ["condition"], to=TensorProto.BOOL),
+        helper.make_node("If", ["condition"], ["y"], then_branch=branch, else_branch=branch),
+    ]
+    return make_models.model(nodes, [make_models.tensor("x", ["batch", 4])], [make_models.tensor("y", ["batch", 4])], {})
+
+
+@pytest.mark.parametrize(
+    ("proto", "compute", "changes", "max_batch_size"),
+    [
+        (make_models.scale(2.0), failing, {}, 64),
+        (make_models.scale(2.0), computing(0.0, 5 * MS), {"device": "gpu:0"}, 64),
+        (make_models.scale(2.0), computing(0.0, 5 * MS), {}, 1),
+        (make_models.scale(2.0), computing(0.0, 5 * MS), {}, 0),
+        (dynamic_width(), computing(0.0, 5 * MS), {}, 64),
+        (choosing(), computing(0.0, 5 * MS), {}, 64),
+    ],
+)
+def test_what_cannot_be_known_is_not_guessed(proto, compute, changes, max_batch_size, tmp_path):
+    model = model_of(proto, tmp_path)
+    engine = ScriptedEngine(model.signature, compute)
+    for name, value in changes.items():
+        setattr(engine, name, value)
+    assert rows_that_are_enough(engine, model, max_batch_size) == 0
+    assert engine.open_contexts == 0
+
+
+@pytest.mark.parametrize(
+    ("batching", "limited"),
+    [({}, True), ({"preferred_batch_sizes": [4]}, False), ({"max_queue_delay_us": 100}, False)],
+)
+def test_who_asks_for_batches_gets_them(batching, limited, tmp_path, monkeypatch):
+    path = tmp_path / "m" / "1" / "model.onnx"
+    path.parent.mkdir(parents=True)
+    make_models.save(make_models.scale(2.0), path)
+    engine = ScriptedEngine(read_onnx_model(path).signature, computing(0.0, 5 * MS))
+    monkeypatch.setattr(loader, "open_engine", lambda *arguments, **options: engine)
+    config = build(ModelConfig, {"name": "m", "max_batch_size": 64, "batching": batching}, "test")
+    loaded = loader.load_model(ModelVersion("m", "1", path, config), ServerConfig(), Watch(may_build=False))
+    assert bool(loaded.enough_rows) == limited
+
+
+def test_seven_that_wait_are_shared_out():
+    rig = Rig(enough_rows=2, instances=2)
+    for value in range(7):
+        rig.submit(value)
+    rig.reactor.run()
+    assert [batch.rows for batch in rig.reactor.runs] == [2, 2]
+    assert rig.batcher.waiting == 3
+    rig.instances[1].finish()
+    rig.instances[0].finish()
+    rig.reactor.run()
+    assert [batch.rows for batch in rig.reactor.runs] == [2, 2, 2, 1]
+    for instance in rig.instances:
+        instance.finish()
+    assert all(rig.answered(value) for value in range(7))
+
+
+def test_a_request_with_more_rows_than_are_enough_is_run_whole():
+    rig = Rig(enough_rows=2, instances=2)
+    rig.submit(1, rows=5)
+    rig.submit(2, rows=1)
+    rig.reactor.run()
+    assert [batch.rows for batch in rig.reactor.runs] == [5, 1]
+    for instance in rig.instances:
+        instance.finish()
+    assert rig.answered(1, 5)
+    assert rig.answered(2)
+    np.testing.assert_array_equal(rig.answer(2).outputs["x"], [[2]])
