@@ -70,9 +70,12 @@ def decide(
 
 
 def _part(rows: int, idle: int, policy: BatchPolicy) -> int:
-    """How many of the rows a batch gets: all that may be, or an equal part for each idle instance if that is as good."""
+    """How many of the rows a batch gets: all that it may, or an equal part for each idle instance if that is as good.
+
+    It nearly is with half of what is enough: what does not grow with the rows then counts twice.
+    """
     if policy.enough_rows and idle > 1:
-        rows = -(-rows // idle)
+        rows = min(rows, max(-(-rows // idle), -(-policy.enough_rows // 2)))
     return min(rows, policy.most_rows)
 
 

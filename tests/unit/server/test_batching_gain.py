@@ -81,7 +81,6 @@ def dynamic_width():
         [helper.make_node("Relu", ["x"], ["y"])],
         [make_models.tensor("x", ["batch", "width"])],
         [make_models.tensor("y", ["batch", "width"])],
-        {},
     )
 
 
@@ -98,7 +97,8 @@ def choosing():
         helper.make_node("Cast", ["most"], ["condition"], to=TensorProto.BOOL),
         helper.make_node("If", ["condition"], ["y"], then_branch=branch, else_branch=branch),
     ]
-    return make_models.model(nodes, [make_models.tensor("x", ["batch", 4])], [make_models.tensor("y", ["batch", 4])], {})
+    x, y = (make_models.tensor(name, ["batch", 4]) for name in "xy")
+    return make_models.model(nodes, [x], [y])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Eight callers, each with one call at a time, on two instances whose rows take one after another: a simulated clock."""
+"""Eight callers with one call each on two instances that take row after row, on a simulated clock."""
 
 import random
 from functools import partial

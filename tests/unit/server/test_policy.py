@@ -70,6 +70,9 @@ def test_a_busy_instance_that_can_take_more_gets_full_batches_only(rows, idle, d
         (3, 2, BatchPolicy(8, enough_rows=4), Dispatch(2, "instance idle")),
         (9, 2, BatchPolicy(8, enough_rows=4), Dispatch(4, "more rows would gain nothing")),
         (20, 2, BatchPolicy(8, enough_rows=30), Dispatch(8, "full")),
+        # But not into parts that lose.
+        (8, 2, BatchPolicy(64, enough_rows=12), Dispatch(6, "instance idle")),
+        (4, 2, BatchPolicy(64, enough_rows=12), Dispatch(4, "instance idle")),
         # Where rows gain, the first takes what it can.
         (7, 2, AT_ONCE, Dispatch(7, "instance idle")),
     ],
@@ -89,7 +92,5 @@ def test_whoever_is_idle_gets_work_as_long_as_there_is_some(rows, idle, max_rows
         left -= decision.rows
     assert left == 0 or len(sizes) == idle
     assert all(1 <= size <= policy.most_rows for size in sizes)
-    if enough_rows and len(sizes) > 1:
-        assert max(sizes) - min(sizes) <= 1 or left == 0
-    if enough_rows and rows >= idle:
-        assert len(sizes) == idle
+    if 0 < enough_rows <= 2:
+        assert len(sizes) == min(rows, idle)
