@@ -63,7 +63,7 @@ class LoadedModel:
 
     `signature` is the engine's, with the sizes that the configuration fixes. `max_batch_size` is 0 where requests are
     never batched. `inline` says that a run is quicker than handing it to another thread, so that it is better run by
-    the one that schedules. `enough_rows` is the size from which on larger batches gain nothing, 0 where that is not known.
+    the one that schedules. `enough_rows` is the size from which on larger batches gain nothing, 0 where none is known.
     `awaits_engine` says that this serves only until the model's TensorRT engine is built.
     """
 
