@@ -7,9 +7,6 @@ import logging
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 
-import grpc
-import grpc.aio
-
 from trtserve_engines.backend_choice import choose_backend
 from trtserve_engines.config import ConfigError
 from trtserve_engines.errors import BackendUnavailableError
@@ -24,7 +21,6 @@ from trtserve_server.metrics_server import MetricsServer
 from trtserve_server.models.catalogue import State
 from trtserve_server.models.control import ModelControl
 from trtserve_server.models.registry import Registry
-from trtserve_server.rpc import gone_callers
 from trtserve_server.rpc.health import HealthService
 from trtserve_server.rpc.infer_codec import InferCodec
 from trtserve_server.rpc.intake import Intake
@@ -43,6 +39,8 @@ from trtserve_server.shared_memory.offer import SharedMemoryOffer
 from trtserve_server.statistics import LoopStatistics
 from trtserve_server.trace_file import TraceWriter
 from trtserve_server.tracing import Tracer
+from trtserve_server.transport.call import GrpcServer
+from trtserve_server.transport.choice import make_server
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +163,7 @@ class App:
         self.control.stop()
         self._repository.end()
         self._intake.close()
-        self._oip.end_streams()
+        self._oip.stop_streams()
         answered = await self._intake.empty(drain_timeout_s)
         # gRPC itself would cancel what comes in while it stops, and the caller could not tell why.
         await self._intake.quiet(min(self.config.shutdown_quiet_s, drain_timeout_s))
@@ -198,11 +196,15 @@ class App:
             self.device_lost.set()
             self._publish_health()
 
-    def _make_server(self) -> grpc.aio.Server:
-        gone_callers.install()
+    def _make_server(self) -> GrpcServer:
+        handlers = {**self._oip.handlers(), **self._rows.handlers(), **self._health.handlers()}
+        if self.config.reflection:
+            handlers |= self._reflection.handlers()
         size = self.config.max_message_bytes
-        server = grpc.aio.server(
-            options=[
+        server = make_server(
+            self.config.transport,
+            handlers,
+            [
                 ("grpc.max_receive_message_length", size),
                 ("grpc.max_send_message_length", size),
                 ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
@@ -214,16 +216,12 @@ class App:
                 # What waits for the event loop is bounded by us, with a reason; gRPC would cancel it without one.
                 ("grpc.server.max_pending_requests", _MAX_PENDING),
                 ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING),
-            ]
+            ],
         )
-        handlers = [self._oip.handler(), self._rows.handler(), self._health.handler()]
-        if self.config.reflection:
-            handlers += self._reflection.handlers()
-        server.add_generic_rpc_handlers(tuple(handlers))
         self.grpc_ports = self._listen(server)
         return server
 
-    def _listen(self, server: grpc.aio.Server) -> list[int]:
+    def _listen(self, server: GrpcServer) -> list[int]:
         try:
             return [listen(server, address, self._credentials) for address in self.config.grpc_addresses]
         except ConfigError:

@@ -43,6 +43,7 @@ from trtserve_server.tensor_config import (
 )
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
+TRANSPORTS = ("auto", "asyncio")
 LOG_FORMATS = ("default", "ISO8601")
 OFF, TIMESTAMPS, TENSORS = "OFF", "TIMESTAMPS", "TENSORS"
 TRACE_LEVELS = (OFF, TIMESTAMPS, TENSORS)
@@ -162,6 +163,9 @@ class ServerConfig:
     )
     drain_timeout_s: float = option(30.0, "seconds that requests in flight get to finish at shutdown")
     reflection: bool = option(True, "offer gRPC server reflection")
+    transport: str = option(
+        "auto", "what carries gRPC: its completion queue where grpcio shows it, or always grpc.aio", choices=TRANSPORTS
+    )
     tls_certificate: str = option("", "PEM file with the server's certificate chain; empty = no TLS")
     tls_key: str = option("", "PEM file with the server's private key")
     tls_client_ca: str = option("", "PEM file with the authority that clients' certificates must come from (mTLS)")

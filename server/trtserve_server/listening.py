@@ -11,23 +11,21 @@ import stat
 from pathlib import Path
 
 import grpc
-import grpc.aio
 
 from trtserve_engines.config import ConfigError
 from trtserve_server.config import UNIX_PREFIX, parse_address
+from trtserve_server.transport.call import GrpcServer
 
 _LONGEST_UNIX_PATH = 107
 
 
-def listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
+def listen(server: GrpcServer, address: str, credentials: grpc.ServerCredentials | None) -> int:
     """Binds the server to the address; gives its port, 1 for a Unix socket. Raises ConfigError."""
     unix = address.startswith(UNIX_PREFIX)
     problem = _unix_problem(Path(address.removeprefix(UNIX_PREFIX))) if unix else _bind_problem(address)
     try:
-        if not problem and credentials:
-            return server.add_secure_port(address, credentials)
         if not problem:
-            return server.add_insecure_port(address)
+            return server.listen(address, credentials)
     except RuntimeError as error:
         problem = str(error)
     raise ConfigError(

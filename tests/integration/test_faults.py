@@ -185,16 +185,6 @@ def test_a_slow_reader_does_not_slow_the_others(serve: Serve, connect: Connect, 
     server.wait_until(lambda: not server.app.streams)
 
 
-def test_callers_who_are_gone_when_their_answer_is_sent_are_no_stack_trace(
-    double: RunningServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    """gRPC's record of such an answer, which no test can bring about at will; any other one stays."""
-    logger = logging.getLogger("grpc._cython.cygrpc")
-    logger.error("ExecuteBatchError raised in core by servicer method [/inference.GRPCInferenceService/ModelInfer]")
-    logger.error("something else")
-    assert [record.getMessage() for record in caplog.records if record.name == logger.name] == ["something else"]
-
-
 # ---- The loop and the clock
 
 

@@ -194,8 +194,9 @@ def test_the_servers_window_is_the_most(script: Script) -> None:
 def test_a_caller_that_does_not_read_gets_no_more_pieces_run(double: RunningServer) -> None:
     caller = SlowCaller()
     data = row_inference.InferRowsRequest(batch=batch(100, "double"), rows_per_answer=1, window=4).SerializeToString()
-    call = double.run_on_loop(RowCall, double.app.codec, caller.as_context(), data, 64)
-    running = asyncio.run_coroutine_threadsafe(call.run(), double.loop)
+    call = double.run_on_loop(RowCall, double.app.codec, caller, data, 64)
+    ended: list[bool] = []
+    double.run_on_loop(call.begin, lambda: ended.append(True))
     statistics = double.app.registry.find("double").statistics
     turns = iter(range(1000))
     double.wait_until(lambda: statistics.requests.count == 4 and next(turns) == 500)
@@ -204,7 +205,8 @@ def test_a_caller_that_does_not_read_gets_no_more_pieces_run(double: RunningServ
         double.run_on_loop(caller.read)
         state = (read, min(read + 4, 100))
         double.wait_until(lambda state=state: (len(caller.taken), statistics.requests.count) == state)
-    running.result(20)
+    double.wait_until(lambda: ended == [True])
+    assert caller.status == (grpc.StatusCode.OK, "")
 
 
 def test_pieces_share_runs_with_the_requests_of_others(script: Script) -> None:

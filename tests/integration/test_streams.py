@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +19,6 @@ from tests.support.slow_caller import SlowCaller
 from trtserve_protos import oip
 from trtserve_protos.oip import ModelInferRequest
 from trtserve_server.config import BatchConfig
-from trtserve_server.errors import ServerStopping
 from trtserve_server.rpc.stream import InferStream
 
 Serve = Callable[..., RunningServer]
@@ -42,6 +40,13 @@ def numbers(stream: Any, factor: float = 1) -> list[int]:
         np.testing.assert_array_equal(arrays_of(response)["y"], np.full((1, 4), factor * int(response.id)))
         ids.append(int(response.id))
     return ids
+
+
+def begin(server: RunningServer, caller: SlowCaller, window: int) -> InferStream:
+    """A stream of this caller."""
+    stream: InferStream = server.run_on_loop(InferStream, server.app.codec, caller, window, lambda stream: None)
+    server.run_on_loop(stream.begin)
+    return stream
 
 
 class Sender:
@@ -198,11 +203,10 @@ def test_requests_that_come_while_answers_wait_to_be_written_run_together(serve:
     file = make_models.save(make_models.scale(2.0), tmp_path / "double.onnx")
     server = serve(model=(str(file),))
     caller = SlowCaller(request(number, "double").SerializeToString() for number in range(40))
-    stream = server.run_on_loop(InferStream, server.app.codec, caller.as_context(), 20)
-    running = asyncio.run_coroutine_threadsafe(stream.run(), server.loop)
+    stream = begin(server, caller, 20)
     server.wait_until(lambda: stream.held == 20)
     server.run_on_loop(caller.read, 40)
-    running.result(20)
+    server.wait_until(lambda: caller.is_over)
     statistics = server.app.registry.find("double").statistics
     answers = map(oip.ModelStreamInferResponse.FromString, caller.taken)
     assert sorted(numbers(answers, 2)) == list(range(40))
@@ -210,14 +214,13 @@ def test_requests_that_come_while_answers_wait_to_be_written_run_together(serve:
     assert statistics.executions <= 10
 
 
-def test_a_stream_that_breaks_gives_back_what_it_had_put_off(serve: Serve, tmp_path: Path) -> None:
+def test_a_stream_that_breaks_gives_back_all_that_it_held(serve: Serve, tmp_path: Path) -> None:
     file = make_models.save(make_models.scale(2.0), tmp_path / "double.onnx")
     server = serve(model=(str(file),))
     caller = SlowCaller(request(number, "double").SerializeToString() for number in range(40))
-    stream = server.run_on_loop(InferStream, server.app.codec, caller.as_context(), 20)
-    running = asyncio.run_coroutine_threadsafe(stream.run(), server.loop)
+    stream = begin(server, caller, 20)
     server.wait_until(lambda: stream.held == 20)
-    running.cancel()
+    server.run_on_loop(caller.leave)
     drained: list[bool] = []
     server.run_on_loop(server.app.registry.find("double").drain, lambda: drained.append(True))
     server.wait_until(lambda: drained == [True])
@@ -252,8 +255,7 @@ def test_what_is_held_for_a_caller_that_does_not_read_is_its_window_and_not_one_
     file = make_models.save(make_models.scale(2.0), tmp_path / "double.onnx")
     server = serve(model=(str(file),))
     caller = SlowCaller(request(number, "double").SerializeToString() for number in range(50))
-    stream = server.run_on_loop(InferStream, server.app.codec, caller.as_context(), 4)
-    running = asyncio.run_coroutine_threadsafe(stream.run(), server.loop)
+    stream = begin(server, caller, 4)
     turns = iter(range(1000))
     server.wait_until(lambda: stream.held == 4 and next(turns) == 500)
     assert (caller.sent, stream.held) == (4, 4)
@@ -262,7 +264,7 @@ def test_what_is_held_for_a_caller_that_does_not_read_is_its_window_and_not_one_
         taken = (read, min(read + 4, 50))
         server.wait_until(lambda taken=taken: (len(caller.taken), caller.sent) == taken)
         assert stream.held <= 4
-    running.result(20)
+    server.wait_until(lambda: caller.is_over)
     assert stream.held == 0
 
 
@@ -354,19 +356,19 @@ def test_a_stream_without_answers_to_wait_for_ends_when_the_server_stops(
     assert "the server is stopping" in caught.value.details()
 
 
-def test_a_stream_that_is_ended_before_its_first_read_ends(serve: Serve, tmp_path: Path) -> None:
+def test_a_stream_that_is_stopped_before_its_first_message_ends(serve: Serve, tmp_path: Path) -> None:
     file = make_models.save(make_models.scale(2.0), tmp_path / "double.onnx")
     server = serve(model=(str(file),))
+    caller = SlowCaller([request(1, "double").SerializeToString()])
 
-    async def begin_and_end() -> None:
-        stream = InferStream(server.app.codec, SlowCaller().as_context(), 4)
-        running = asyncio.ensure_future(stream.run())
-        await asyncio.sleep(0)  # the stream has begun, its reader not yet
-        stream.end()
-        with pytest.raises(ServerStopping):
-            await running
+    def begin_and_stop() -> None:
+        stream = InferStream(server.app.codec, caller, 4, lambda stream: None)
+        stream.begin()
+        stream.stop()
 
-    asyncio.run_coroutine_threadsafe(begin_and_end(), server.loop).result(20)
+    server.run_on_loop(begin_and_stop)
+    assert caller.status is not None
+    assert caller.status[0] is grpc.StatusCode.UNAVAILABLE
 
 
 def test_streams_that_begin_while_the_server_stops_do_not_hold_up_the_stop(

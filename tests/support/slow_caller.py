@@ -1,67 +1,79 @@
-"""A caller of a call with many messages, as the server's side of gRPC shows it: sends what it has, reads when told to.
+"""A caller of a call with many messages, as services see it: sends what it has, reads when told to.
 
-It stands in for a ServicerContext. What the transport would buffer it does not, so that counts are exact.
+It stands in for a Call. What a transport would buffer it does not, so that counts are exact.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-import grpc.aio
+import grpc
+
+from trtserve_server.transport.call import Metadata
 
 
 class SlowCaller:
     """Sends `messages` and half-closes; takes `reads` answers, and one more for each `read`."""
 
-    def __init__(self, messages: Iterable[bytes] = (), *, reads: int = 0, metadata: Iterable[tuple[str, str]] = ()):
+    def __init__(self, messages: Iterable[bytes] = (), *, reads: int = 0, metadata: Metadata = ()):
         self._messages = iter(messages)
-        self._reads = asyncio.Semaphore(reads)
-        self._metadata = tuple(metadata)
+        self._reads = reads
+        self._unread: tuple[bytes, Callable[[bool], None]] | None = None
+        self.metadata = metadata
+        self.on_cancel: Callable[[], object] | None = None
         self.sent = 0
         self.taken: list[bytes] = []
+        self.status: tuple[grpc.StatusCode, str] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the call has its status."""
+        return self.status is not None
 
     def read(self, count: int = 1) -> None:
         """Reads as many more answers."""
-        for _ in range(count):
-            self._reads.release()
+        self._reads += count
+        self._take()
 
-    async def write(self, answer: bytes) -> None:
-        """Takes an answer once it is read."""
-        await self._reads.acquire()
-        self.taken.append(answer)
+    def leave(self) -> None:
+        """Cancels the call."""
+        assert self.status is None
+        self.status = grpc.StatusCode.CANCELLED, ""
+        assert self.on_cancel is not None
+        self.on_cancel()
 
-    def as_context(self) -> Context:
-        """The call as a handler gets it."""
-        return Context(self)
-
-    def next_message(self) -> object:
-        """The next message, EOF after the last."""
+    def receive(self, on_message: Callable[[bytes | None], None]) -> None:
+        """Gives the next message, None after the last."""
         message = next(self._messages, None)
-        if message is None:
-            return grpc.aio.EOF
-        self.sent += 1
-        return message
+        if message is not None:
+            self.sent += 1
+        asyncio.get_running_loop().call_soon(on_message, message)
 
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What the call began with."""
-        return self._metadata
+    def send(self, message: bytes, on_sent: Callable[[bool], None]) -> None:
+        """Takes an answer once it is read."""
+        assert self._unread is None
+        self._unread = message, on_sent
+        self._take()
 
+    def answer(self, message: bytes) -> None:
+        """Takes the one answer."""
+        self.taken.append(message)
+        self.end()
 
-class Context:
-    """The part of grpc.aio.ServicerContext that streams use."""
+    def end(self, code: grpc.StatusCode = grpc.StatusCode.OK, details: str = "", trailers: Metadata = ()) -> None:
+        """Takes the status, of which the first counts."""
+        self.status = self.status or (code, details)
 
-    def __init__(self, caller: SlowCaller) -> None:
-        self._caller = caller
-        self.write = caller.write
-
-    async def read(self) -> object:
-        """The caller's next message."""
-        return self._caller.next_message()
-
-    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
-        """The caller's metadata."""
-        return self._caller.metadata()
+    def add_done_callback(self, callback: Callable[[object], None]) -> None:
+        """Nothing is ever under way."""
 
     def time_remaining(self) -> None:
         """No deadline."""
+
+    def _take(self) -> None:
+        if self._reads and self._unread is not None:
+            (message, on_sent), self._unread = self._unread, None
+            self._reads -= 1
+            self.taken.append(message)
+            asyncio.get_running_loop().call_soon(on_sent, True)

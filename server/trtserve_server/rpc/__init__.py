@@ -1,1 +1,1 @@
-"""The gRPC services. The only folder that knows protobuf's messages; uses nothing of gRPC but grpc.aio's public API."""
+"""The gRPC services. The only folder that knows protobuf's messages; of gRPC it sees `transport.call` and statuses."""

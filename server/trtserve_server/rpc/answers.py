@@ -1,16 +1,15 @@
-"""The answers of one call that gives many: written one by one as they complete or in order, and never too many at once.
+"""The answers of one call that gives many: sent one by one as they complete or in order, and never too many at once.
 
-From its arrival until its answer is written a request holds a place of the window. A caller that does not read its
-answers lets the writing wait, so places run out and nothing more is taken from it: what is held for it is bounded.
+From its arrival until its answer is sent a request holds a place of the window. A caller that does not read its
+answers lets the sending wait, so places run out and nothing more is taken from it: what is held for it is bounded.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
-from trtserve_server.rpc.settle import settle
+from trtserve_server.transport.call import Call
 
 Lane = deque["Place"]
 """Places whose answers go out in the order of their entries."""
@@ -29,35 +28,28 @@ class Place:
 
 
 class Answers:
-    """The window of one call. `held` counts the places that are taken."""
+    """The window of one call. `held` counts the places that are taken.
 
-    def __init__(self, write: Callable[[bytes], Awaitable[None]], window: int) -> None:
-        self._write = write
+    `on_room` is called when a place has become free, `on_end` once: with None when no more places will be taken and
+    all answers are sent, or with the first answer that is an exception.
+    """
+
+    def __init__(
+        self, call: Call, window: int, on_room: Callable[[], None], on_end: Callable[[Exception | None], None]
+    ) -> None:
+        self._call = call
         self._window = window
+        self._on_room = on_room
+        self._on_end = on_end
         self._ready: deque[bytes | Exception] = deque()
-        self._open = True
-        self._loop = asyncio.get_running_loop()
-        self._wanted: asyncio.Future[None] | None = None  # who waits for a place
-        self._awaited: asyncio.Future[None] | None = None  # the writer, which waits for an answer
+        self._is_sending = False
+        self._is_closed = False
         self.held = 0
-        self.on_last: Callable[[], None] = _nothing
-        """Called before the last answer that is there is written: more would be welcome."""
-
-    @property
-    def more(self) -> bool:
-        """Whether answers wait behind the one that is being written."""
-        return bool(self._ready)
 
     @property
     def full(self) -> bool:
         """Whether all places are taken."""
         return self.held >= self._window
-
-    async def room(self) -> None:
-        """Waits until a place is free. One task at a time may wait."""
-        while self.full:
-            self._wanted = self._loop.create_future()
-            await self._wanted
 
     def take(self, lane: Lane | None = None) -> Place:
         """Takes a place, which one `put` gives back."""
@@ -65,7 +57,7 @@ class Answers:
         return Place(lane)
 
     def put(self, place: Place, answer: bytes | Exception) -> None:
-        """The answer for a place: bytes to write, or what ends the call."""
+        """The answer for a place: bytes to send, or what ends the call."""
         lane = place.lane
         if lane is None:
             self._ready.append(answer)
@@ -74,41 +66,38 @@ class Answers:
             while lane and (due := lane[0].answer) is not None:
                 self._ready.append(due)
                 lane.popleft()
-        self._wake()
+        self._send()
 
     def close(self) -> None:
         """Says that no more places will be taken."""
-        self._open = False
-        self._wake()
+        self._is_closed = True
+        self._send()
 
     def abandon(self) -> None:
-        """Forgets what is not written, for the call is over: at once, not when Python next looks for cycles."""
+        """Forgets what is not sent, for the call is over: at once, not when Python next looks for cycles."""
         self._ready.clear()
-        self.on_last = _nothing
+        self._on_room = self._on_end = _nothing
 
-    async def write_all(self) -> None:
-        """Writes until closed and nothing is held any more. Raises the first answer that is an exception."""
-        ready, write = self._ready, self._write
-        while self._open or self.held:
-            while ready:
-                answer = ready.popleft()
-                if isinstance(answer, Exception):
-                    raise answer
-                if not ready:
-                    self.on_last()
-                await write(answer)
-                self.held -= 1
-                if self._wanted is not None:
-                    settle(self._wanted, None)
-            if self._open or self.held:
-                self._awaited = self._loop.create_future()
-                await self._awaited
-                self._awaited = None
+    def _send(self) -> None:
+        if self._is_sending:
+            return
+        if self._ready:
+            answer = self._ready.popleft()
+            if isinstance(answer, Exception):
+                self._on_end(answer)
+            else:
+                self._is_sending = True
+                self._call.send(answer, self._sent)
+        elif self._is_closed and not self.held:
+            self._on_end(None)
 
-    def _wake(self) -> None:
-        if self._awaited is not None:
-            settle(self._awaited, None)
+    def _sent(self, success: bool) -> None:
+        self._is_sending = False
+        if success:  # otherwise the caller is gone, and the call says so itself
+            self.held -= 1
+            self._send()
+            self._on_room()
 
 
-def _nothing() -> None:
+def _nothing(_: object = None) -> None:
     pass

@@ -23,7 +23,7 @@ NO_WISHES = CallWishes()
 def call_wishes(metadata: Iterable[tuple[str, str | bytes]] | None) -> CallWishes:
     """The wishes in a call's metadata. Raises InvalidRequest for values other than true and false."""
     given = {key: _flag(key, value) for key, value in metadata or () if key in _FIELDS}
-    return CallWishes(**{_FIELDS[key]: value for key, value in given.items()})
+    return CallWishes(**{_FIELDS[key]: value for key, value in given.items()}) if given else NO_WISHES
 
 
 _FIELDS = {

@@ -10,7 +10,7 @@ from contextlib import suppress
 from time import monotonic
 
 from trtserve_server.errors import ServerStopping
-from trtserve_server.rpc.handlers import Context
+from trtserve_server.transport.call import Call
 
 _MOST_PERIODS = 10
 
@@ -24,14 +24,14 @@ class Intake:
         self.closed = False
         self._empty = asyncio.Event()
 
-    def enter(self, context: Context) -> None:
+    def enter(self, call: Call) -> None:
         """Lets a call in. Raises ServerStopping once closed."""
         self._latest = monotonic()
         if self.closed:
             raise ServerStopping("the server is stopping; send elsewhere")
         self.inside += 1
         # Not when its handler returns: an answer may still be on its way to a slow reader.
-        context.add_done_callback(self._ended)
+        call.add_done_callback(self._ended)
 
     def close(self) -> None:
         """Lets no call in from now on."""
@@ -52,7 +52,7 @@ class Intake:
                 return
             await asyncio.sleep(left_s)
 
-    def _ended(self, context: Context) -> None:
+    def _ended(self, call: Call) -> None:
         self.inside -= 1
         if not self.inside and self.closed:
             self._empty.set()

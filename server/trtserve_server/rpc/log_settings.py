@@ -12,7 +12,8 @@ from trtserve_protos import oip
 from trtserve_server.config import LOG_FORMATS
 from trtserve_server.errors import InvalidRequest, NotSupported
 from trtserve_server.log_output import LogOutput
-from trtserve_server.rpc.handlers import Context, MessageCall
+from trtserve_server.rpc.handlers import MessageCall
+from trtserve_server.transport.call import Call
 
 if TYPE_CHECKING:
     from trtserve_protos.oip import LogSettingsRequest, LogSettingsResponse
@@ -39,7 +40,7 @@ class LogSettingsService:
         """The call by its name."""
         return {"LogSettings": self.log_settings}
 
-    async def log_settings(self, request: LogSettingsRequest, context: Context) -> LogSettingsResponse:
+    async def log_settings(self, request: LogSettingsRequest, call: Call) -> LogSettingsResponse:
         """Changes what is given, all or nothing; answers with all settings. Raises InvalidRequest or NotSupported."""
         for name in request.settings:
             _check_name(name)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pb2, text_format
+from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from trtserve_protos.pool import POOL
+from trtserve_server.transport.call import Call, Handlers, Streaming
 
 SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 _METHOD = "ServerReflectionInfo"
@@ -21,39 +23,52 @@ class ReflectionService:
 
     def __init__(self, services: Sequence[str]) -> None:
         _describe_reflection()
-        self._servicer = reflection.aio.ReflectionServicer((*services, *SERVICES), pool=POOL)
-        self._end = asyncio.get_running_loop().create_future()
+        self._servicer = reflection.ReflectionServicer((*services, *SERVICES), pool=POOL)
+        self._open: set[Call] = set()
+        self._ended = False
 
-    def handlers(self) -> list[grpc.GenericRpcHandler]:
+    def handlers(self) -> Handlers:
         """One for each version."""
-        handler = grpc.stream_stream_rpc_method_handler(
-            self._answer,
-            request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-            response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
-        )
-        return [grpc.method_handlers_generic_handler(service, {_METHOD: handler}) for service in SERVICES]
+        return {f"/{service}/{_METHOD}": Streaming(self._begin) for service in SERVICES}
 
     def end(self) -> None:
         """Ends every open call: by themselves they end when their clients want it."""
-        if not self._end.done():
-            self._end.set_result(None)
+        self._ended = True
+        for call in tuple(self._open):
+            self._close(call, grpc.StatusCode.UNAVAILABLE, "the server is stopping")
 
-    async def _answer(self, requests: Any, context: Any) -> AsyncIterator[Any]:
-        async for answer in self._servicer.ServerReflectionInfo(self._until_end(aiter(requests)), context):
-            yield answer
-        if self._end.done():
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
+    def _begin(self, call: Call) -> None:
+        if self._ended:
+            call.end(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
+            return
+        self._open.add(call)
+        call.on_cancel = partial(self._open.discard, call)
+        call.receive(partial(self._received, call))
 
-    async def _until_end(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        while not self._end.done():
-            read = asyncio.ensure_future(anext(requests, None))
-            try:
-                await asyncio.wait({read, self._end}, return_when=asyncio.FIRST_COMPLETED)
-                if not read.done() or (request := read.result()) is None:
-                    return
-            finally:
-                read.cancel()
-            yield request
+    def _received(self, call: Call, message: bytes | None) -> None:
+        if call.is_over:
+            return
+        if message is None:
+            self._close(call, grpc.StatusCode.OK)
+            return
+        try:
+            request = reflection_pb2.ServerReflectionRequest.FromString(message)
+        except DecodeError:
+            self._close(call, grpc.StatusCode.INVALID_ARGUMENT, "the message is no ServerReflectionRequest")
+            return
+        self._answer(call, iter(self._servicer.ServerReflectionInfo(iter((request,)), None)), success=True)
+
+    def _answer(self, call: Call, answers: Iterator[Any], *, success: bool) -> None:
+        """Sends the next answer to a request; after the last one the next request is received."""
+        answer = next(answers, None)
+        if answer is None:
+            call.receive(partial(self._received, call))
+        elif success:
+            call.send(answer.SerializeToString(), lambda sent: self._answer(call, answers, success=sent))
+
+    def _close(self, call: Call, code: grpc.StatusCode, details: str = "") -> None:
+        self._open.discard(call)
+        call.end(code, details)
 
 
 def _describe_reflection() -> None:

@@ -13,8 +13,9 @@ from trtserve_server.models.catalogue import STOPPING, State
 from trtserve_server.models.control import Done, Given, ModelControl
 from trtserve_server.models.registry import Registry
 from trtserve_server.pbtxt import values_from_json
-from trtserve_server.rpc.handlers import Context, MessageCall
+from trtserve_server.rpc.handlers import MessageCall
 from trtserve_server.rpc.settle import settle
+from trtserve_server.transport.call import Call
 
 if TYPE_CHECKING:
     from trtserve_protos.oip import (
@@ -56,7 +57,7 @@ class RepositoryService:
         for future in self._under_way:
             settle(future, ServerStopping(STOPPING))
 
-    async def repository_index(self, request: RepositoryIndexRequest, context: Context) -> RepositoryIndexResponse:
+    async def repository_index(self, request: RepositoryIndexRequest, call: Call) -> RepositoryIndexResponse:
         """Every model with its state, and the reason where it does not serve; what could be loaded as well."""
         _check_repository(request.repository_name)
         response = oip.RepositoryIndexResponse()
@@ -70,16 +71,14 @@ class RepositoryService:
                     response.models.add(name=name, state=State.UNAVAILABLE.value, reason=NOT_LOADED)
         return response
 
-    async def model_load(self, request: RepositoryModelLoadRequest, context: Context) -> RepositoryModelLoadResponse:
+    async def model_load(self, request: RepositoryModelLoadRequest, call: Call) -> RepositoryModelLoadResponse:
         """Loads a model, or again what has changed of it; answers when it serves. Raises RequestError."""
         name, is_kserve = _model_name(request)
         given = _given(request.parameters)
         await self._done(lambda done: self._control.load(name, given, done))
         return oip.RepositoryModelLoadResponse(model_name=name if is_kserve else "", isLoaded=is_kserve)
 
-    async def model_unload(
-        self, request: RepositoryModelUnloadRequest, context: Context
-    ) -> RepositoryModelUnloadResponse:
+    async def model_unload(self, request: RepositoryModelUnloadRequest, call: Call) -> RepositoryModelUnloadResponse:
         """Unloads a model; answers when its requests are answered and its memory is freed. Raises RequestError."""
         name, is_kserve = _model_name(request)
         dependents = _unload_dependents(request.parameters)

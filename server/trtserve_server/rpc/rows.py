@@ -6,11 +6,9 @@ under way than the window holds (answers.py), so a slow reader holds the batch t
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
 from functools import partial
 from time import monotonic
-
-import grpc
 
 from trtserve_protos import row_inference, wire
 from trtserve_server.config import ModelConfig
@@ -18,10 +16,11 @@ from trtserve_server.errors import InvalidRequest, RequestError
 from trtserve_server.request import InferRequest, Outcome, held_bytes
 from trtserve_server.rpc.answers import Answers, Lane, Place
 from trtserve_server.rpc.call_wishes import call_wishes
-from trtserve_server.rpc.handlers import Context, deadline_of, generic_handler
+from trtserve_server.rpc.handlers import deadline_of, handlers_of, refuse
 from trtserve_server.rpc.infer_codec import InferCodec
 from trtserve_server.rpc.intake import Intake
 from trtserve_server.scheduling.budget import ByteBudget
+from trtserve_server.transport.call import Call, Handlers
 
 
 class RowInferenceService:
@@ -33,30 +32,26 @@ class RowInferenceService:
         self._budget = budget
         self._max_window = max_window
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """The service for a grpc.aio server."""
-        return generic_handler(
-            row_inference.SERVICE, row_inference.METHODS, messages={}, server_streams={"InferRows": self.infer_rows}
-        )
+    def handlers(self) -> Handlers:
+        """By their paths."""
+        return handlers_of(row_inference.METHODS, messages={}, raw={"InferRows": self.infer_rows})
 
-    async def infer_rows(self, data: bytes, context: Context) -> None:
+    def infer_rows(self, data: bytes, call: Call) -> None:
         """Runs one batch, which counts whole until its last row is sent. Raises RequestError and ProtocolError."""
-        self._intake.enter(context)
-        call = RowCall(self._codec, context, data, self._max_window)
-        self._budget.take(call.size_bytes, monotonic())
-        try:
-            await call.run()
-        finally:
-            self._budget.give(call.size_bytes)
+        self._intake.enter(call)
+        rows = RowCall(self._codec, call, data, self._max_window)
+        self._budget.take(rows.size_bytes, monotonic())
+        rows.begin(partial(self._budget.give, rows.size_bytes))
 
 
 class RowCall:
     """One batch, from its message to the answer for its last rows."""
 
-    def __init__(self, codec: InferCodec, context: Context, data: bytes, max_window: int) -> None:
+    def __init__(self, codec: InferCodec, call: Call, data: bytes, max_window: int) -> None:
         options, batch = wire.decode_rows_request(data)
         parts = wire.split_infer_request(batch)
         self._codec = codec
+        self._call = call
         self._id = parts.id
         self._plan, self._inputs, self._rows = codec.decode_batch(parts)
         self._model = self._plan.model
@@ -70,33 +65,46 @@ class RowCall:
             )
         # No more than may wait: pieces must not be refused because of each other.
         window = min(options.window or max_window, max_window, _most_waiting(self._model.config))
-        self._answers = Answers(context.write, window)
+        self._answers = Answers(call, window, self._feed, self._end)
+        self._next = 0  # the first row that is not submitted
         self._lane = Lane()
         self._in_order = options.in_order
         self._in_flight: dict[Place, InferRequest] = {}
-        self._wishes = call_wishes(context.invocation_metadata())
-        self._deadline = deadline_of(context, monotonic())
+        self._wishes = call_wishes(call.metadata)
+        self._deadline = deadline_of(call, monotonic())
 
-    async def run(self) -> None:
-        """Ends when all rows are written. Raises the RequestError of the first piece that fails."""
+    def begin(self, on_end: Callable[[], None]) -> None:
+        """Answers the call row by row, or with the RequestError of the first piece that fails; then calls `on_end`."""
+        self._on_end = on_end
+        self._call.on_cancel = self._clear
         self._model.hold()
-        feeder = asyncio.get_running_loop().create_task(self._feed())
-        try:
-            await self._answers.write_all()
-        finally:
-            feeder.cancel()
-            for request in tuple(self._in_flight.values()):
-                self._model.cancel(request)
-            self._model.release()
-            self._lane.clear()
-            self._answers.abandon()
+        self._feed()
 
-    async def _feed(self) -> None:
-        for first in range(0, self._rows, self._step):
-            if self._answers.full:
-                await self._answers.room()
-            self._submit(first, min(self._step, self._rows - first))
-        self._answers.close()
+    def _feed(self) -> None:
+        while self._next < self._rows and not self._answers.full:
+            first = self._next
+            count = min(self._step, self._rows - first)
+            self._next += count
+            self._submit(first, count)
+        if self._next == self._rows:
+            self._answers.close()
+
+    def _end(self, error: Exception | None) -> None:
+        if error is None:
+            self._call.end()
+        else:
+            refuse(self._call, error)
+        self._clear()
+
+    def _clear(self) -> None:
+        """Gives up what is under way, for the call is over."""
+        self._answers.abandon()
+        self._next = self._rows
+        for request in tuple(self._in_flight.values()):
+            self._model.cancel(request)
+        self._model.release()
+        self._lane.clear()
+        self._on_end()
 
     def _submit(self, first: int, count: int) -> None:
         piece = {name: array[first : first + count] for name, array in self._inputs.items()}

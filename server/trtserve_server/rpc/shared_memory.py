@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from trtserve_protos import oip
 from trtserve_server.errors import NotSupported, RegionNotFound
-from trtserve_server.rpc.handlers import Context, MessageCall
+from trtserve_server.rpc.handlers import MessageCall
 from trtserve_server.shared_memory.cuda import CudaMemory, CudaRegion
 from trtserve_server.shared_memory.offer import SharedMemoryOffer
 from trtserve_server.shared_memory.regions import Regions
 from trtserve_server.shared_memory.system import SystemRegion, open_system_region
+from trtserve_server.transport.call import Call
 
 if TYPE_CHECKING:
     from trtserve_protos.oip import (
@@ -55,7 +56,7 @@ class SystemCalls:
         self._prefix = prefix
 
     async def register(
-        self, request: SystemSharedMemoryRegisterRequest, context: Context
+        self, request: SystemSharedMemoryRegisterRequest, call: Call
     ) -> SystemSharedMemoryRegisterResponse:
         """Makes a client's region known. Raises InvalidRequest, RegionExists, RegionLimit or RegionNotFound."""
         self._regions.check_free(request.name)
@@ -65,9 +66,7 @@ class SystemCalls:
         log.info("shared memory region %r of key %r is registered; tensors are %s", region.name, region.key, how)
         return oip.SystemSharedMemoryRegisterResponse()
 
-    async def status(
-        self, request: SystemSharedMemoryStatusRequest, context: Context
-    ) -> SystemSharedMemoryStatusResponse:
+    async def status(self, request: SystemSharedMemoryStatusRequest, call: Call) -> SystemSharedMemoryStatusResponse:
         """What is registered: the region of the name given, or all. Raises RegionNotFound."""
         response = oip.SystemSharedMemoryStatusResponse()
         for region in self._regions.of_kind(SystemRegion):
@@ -80,7 +79,7 @@ class SystemCalls:
         return response
 
     async def unregister(
-        self, request: SystemSharedMemoryUnregisterRequest, context: Context
+        self, request: SystemSharedMemoryUnregisterRequest, call: Call
     ) -> SystemSharedMemoryUnregisterResponse:
         """Forgets a region, or every one where no name is given; requests under way keep theirs."""
         self._regions.remove(request.name, SystemRegion)
@@ -94,9 +93,7 @@ class CudaCalls:
         self._regions = regions
         self._memory = memory
 
-    async def register(
-        self, request: CudaSharedMemoryRegisterRequest, context: Context
-    ) -> CudaSharedMemoryRegisterResponse:
+    async def register(self, request: CudaSharedMemoryRegisterRequest, call: Call) -> CudaSharedMemoryRegisterResponse:
         """Makes a client's region known. Raises InvalidRequest, RegionExists or RegionLimit."""
         self._regions.check_free(request.name)
         handle, device_id, byte_size = request.raw_handle, request.device_id, request.byte_size
@@ -106,7 +103,7 @@ class CudaCalls:
         self._regions.add(region)
         return oip.CudaSharedMemoryRegisterResponse()
 
-    async def status(self, request: CudaSharedMemoryStatusRequest, context: Context) -> CudaSharedMemoryStatusResponse:
+    async def status(self, request: CudaSharedMemoryStatusRequest, call: Call) -> CudaSharedMemoryStatusResponse:
         """What is registered: the region of the name given, or all. Raises RegionNotFound."""
         response = oip.CudaSharedMemoryStatusResponse()
         for region in self._regions.of_kind(CudaRegion):
@@ -118,7 +115,7 @@ class CudaCalls:
         return response
 
     async def unregister(
-        self, request: CudaSharedMemoryUnregisterRequest, context: Context
+        self, request: CudaSharedMemoryUnregisterRequest, call: Call
     ) -> CudaSharedMemoryUnregisterResponse:
         """Forgets a region, or every one where no name is given; requests under way keep theirs."""
         self._regions.remove(request.name, CudaRegion)
@@ -135,7 +132,7 @@ def _refusals(kind: str, reason: str) -> dict[str, MessageCall]:
 
 
 def _refusal(name: str, reason: str) -> MessageCall:
-    async def refuse(request: object, context: Context) -> object:
+    async def refuse(request: object, call: Call) -> object:
         raise NotSupported(f"{name} is not offered: {reason}")
 
     return refuse

@@ -1,27 +1,25 @@
 """ModelStreamInfer: many requests in flight on one stream, answered as they complete or in order, errors inside it.
 
-The stream is read again only while a place of its window is free (answers.py), so a client that does not read its
-answers is not read from either.
+A message is received only while a place of the stream's window is free (answers.py), so a client that does not read
+its answers is not read from either.
 """
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
 from time import monotonic
-
-import grpc.aio
 
 from trtserve_protos import oip, wire
 from trtserve_server.errors import RequestError, ServerStopping
-from trtserve_server.models.model import Model
 from trtserve_server.request import InferRequest, Outcome
 from trtserve_server.rpc.answers import Answers, Lane, Place
 from trtserve_server.rpc.call_wishes import call_wishes
 from trtserve_server.rpc.custom_parameters import FINAL_RESPONSE
-from trtserve_server.rpc.handlers import Context, deadline_of
+from trtserve_server.rpc.handlers import deadline_of, refuse
 from trtserve_server.rpc.infer_codec import InferCodec
 from trtserve_server.rpc.infer_plan import InferPlan
 from trtserve_server.rpc.status import status_of
+from trtserve_server.transport.call import Call
 
 ERRORS_AS_STATUS = "triton_grpc_error"
 """Metadata key of Triton's: "true" turns the first error into the stream's status."""
@@ -45,74 +43,64 @@ class _Flight:
 
 
 class InferStream:
-    """One stream, from its first read to its last write. Raises InvalidRequest for metadata that says nothing."""
+    """One stream, which `begin` begins; `on_end` is called with it when it has ended, whoever ended it.
 
-    def __init__(self, codec: InferCodec, context: Context, window: int) -> None:
+    Raises InvalidRequest for metadata that says nothing.
+    """
+
+    def __init__(self, codec: InferCodec, call: Call, window: int, on_end: Callable[[InferStream], None]) -> None:
         self._codec = codec
-        self._context = context
-        self._answers = Answers(context.write, window)
+        self._call = call
+        self._on_end = on_end
+        self._answers = Answers(call, window, self._receive, self._end)
         self._in_flight: set[_Flight] = set()
-        self._reader: asyncio.Task[None] | None = None
-        self._ended = False
-        self._deadline = deadline_of(context, monotonic())
-        metadata = context.invocation_metadata() or ()
-        self._errors_as_status = (ERRORS_AS_STATUS, "true") in metadata
-        self._wishes = call_wishes(metadata)
+        self._is_receiving = False
+        self._is_half_closed = False
+        self._is_stopping = False
+        self._deadline = deadline_of(call, monotonic())
+        self._errors_as_status = (ERRORS_AS_STATUS, "true") in call.metadata
+        self._wishes = call_wishes(call.metadata)
         self._ordered = self._wishes.preserve_ordering
         self._lane = Lane()  # of the whole stream
         self._model_lanes: dict[str, Lane] = {}
-        self._later: dict[Model, list[InferRequest]] = {}
-        self._answers.on_last = self._submit_later
 
     @property
     def held(self) -> int:
-        """Requests that were read and whose answers are not written."""
+        """Requests that were received and whose answers are not sent."""
         return self._answers.held
 
-    async def run(self) -> None:
+    def begin(self) -> None:
         """Serves the stream until the client has half-closed and every request is answered."""
-        self._reader = reader = asyncio.get_running_loop().create_task(self._read())
-        # Not at the end of _read: a task that is cancelled before its first step never comes there.
-        reader.add_done_callback(lambda _: self._answers.close())
-        try:
-            await self._answers.write_all()
-            if self._ended:
-                raise ServerStopping(
-                    "the server is stopping; requests without an answer were not run, send them elsewhere"
-                )
-            await reader
-        finally:
-            reader.cancel()
-            self._reader = None
-            for flight in tuple(self._in_flight):
-                flight.plan.model.cancel(flight.request)
-            for model in self._later:
-                model.release()
-            for lane in (self._lane, *self._model_lanes.values()):
-                lane.clear()
-            self._answers.abandon()
+        self._call.on_cancel = self._clear
+        self._receive()
 
-    def end(self) -> None:
-        """Reads nothing more; the stream ends with UNAVAILABLE once what was read is answered.
+    def stop(self) -> None:
+        """Receives nothing more; the stream ends with UNAVAILABLE once what was received is answered.
 
         A stream whose client has sent all that it will ends as it would anyway.
         """
-        if self._reader is not None and not self._reader.done():
-            self._ended = True
-            self._reader.cancel()
+        if not self._is_half_closed:
+            self._is_stopping = True
+            self._answers.close()
 
-    async def _read(self) -> None:
-        answers, read = self._answers, self._context.read
-        while True:
-            if answers.full:
-                await answers.room()
-            data = await read()
-            if data is grpc.aio.EOF:
-                return
-            self._take(data)
+    def _receive(self) -> None:
+        if not (self._is_receiving or self._is_half_closed or self._is_stopping or self._answers.full):
+            self._is_receiving = True
+            self._call.receive(self._received)
+
+    def _received(self, message: bytes | None) -> None:
+        self._is_receiving = False
+        if self._call.is_over or self._is_stopping:
+            return
+        if message is None:
+            self._is_half_closed = True
+            self._answers.close()
+            return
+        self._take(message)
+        self._receive()
 
     def _take(self, data: bytes) -> None:
-        """Submits one request; its answer, or why there is none, is queued for writing."""
+        """Submits one request; its answer, or why there is none, is queued for sending."""
         flight = _Flight(self, "")
         try:
             parts = self._codec.split(data)
@@ -128,27 +116,7 @@ class InferStream:
             flight.request.cached_outputs = None
         flight.place = self._answers.take(self._lane_of(flight.plan))
         self._in_flight.add(flight)
-        model = flight.plan.model
-        if model.inline and self._answers.more:
-            self._put_off(model, flight.request)
-        else:
-            model.submit((flight.request,))
-
-    def _put_off(self, model: Model, request: InferRequest) -> None:
-        """Keeps a request until the answers before it are written: its own could not leave sooner anyway.
-
-        Such requests run in one batch. A model with a thread could compute meanwhile, so it gets them at once.
-        """
-        if model not in self._later:
-            self._later[model] = []
-            model.hold()
-        self._later[model].append(request)
-
-    def _submit_later(self) -> None:
-        later, self._later = self._later, {}
-        for model, requests in later.items():
-            model.submit(requests)
-            model.release()
+        flight.plan.model.submit((flight.request,))
 
     def _lane_of(self, plan: InferPlan) -> Lane | None:
         """Where the answer has to stand in line, if anywhere."""
@@ -177,3 +145,23 @@ class InferStream:
         response.infer_response.MergeFromString(FINAL_RESPONSE)
         response.infer_response.id = flight.id
         self._answers.put(flight.place, response.SerializeToString())
+
+    def _end(self, error: Exception | None) -> None:
+        if error is None and self._is_stopping:
+            error = ServerStopping(
+                "the server is stopping; requests without an answer were not run, send them elsewhere"
+            )
+        if error is None:
+            self._call.end()
+        else:
+            refuse(self._call, error)
+        self._clear()
+
+    def _clear(self) -> None:
+        """Gives up what is under way, for the call is over."""
+        self._answers.abandon()
+        for flight in tuple(self._in_flight):
+            flight.plan.model.cancel(flight.request)
+        for lane in (self._lane, *self._model_lanes.values()):
+            lane.clear()
+        self._on_end(self)

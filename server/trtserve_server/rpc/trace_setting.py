@@ -10,8 +10,9 @@ from trtserve_engines.options import nearest
 from trtserve_protos import oip
 from trtserve_server.errors import InvalidRequest, NotSupported
 from trtserve_server.models.registry import Registry
-from trtserve_server.rpc.handlers import Context, MessageCall
+from trtserve_server.rpc.handlers import MessageCall
 from trtserve_server.tracing import Tracer
+from trtserve_server.transport.call import Call
 
 if TYPE_CHECKING:
     from trtserve_protos.oip import TraceSettingRequest, TraceSettingResponse
@@ -37,7 +38,7 @@ class TraceSettingService:
         """The call by its name."""
         return {"TraceSetting": self.trace_setting}
 
-    async def trace_setting(self, request: TraceSettingRequest, context: Context) -> TraceSettingResponse:
+    async def trace_setting(self, request: TraceSettingRequest, call: Call) -> TraceSettingResponse:
         """Changes what is given, all or nothing; answers with the settings in force.
 
         Raises InvalidRequest, NotSupported, or ModelNotFound.

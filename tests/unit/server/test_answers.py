@@ -12,77 +12,98 @@ import pytest
 from tests.support.slow_caller import SlowCaller
 from trtserve_server.rpc.answers import Answers, Lane
 
+Run = Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
 
-def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 30))
+
+@pytest.fixture
+def run() -> Run:
+    return lambda test: asyncio.run(asyncio.wait_for(test(), 30))
 
 
 async def turns() -> None:
-    """Lets every task go as far as it can."""
+    """Lets everything go as far as it can."""
     for _ in range(20):
         await asyncio.sleep(0)
 
 
-def test_answers_are_written_one_at_a_time_and_each_frees_a_place() -> None:
+class Window:
+    """Answers to a caller, and what they have called."""
+
+    def __init__(self, caller: SlowCaller, window: int) -> None:
+        self.rooms = 0
+        self.ends: list[Exception | None] = []
+        self.answers = Answers(caller, window, self._room, self.ends.append)
+
+    def _room(self) -> None:
+        self.rooms += 1
+
+
+def test_answers_are_sent_one_at_a_time_and_each_frees_a_place(run: Run) -> None:
     async def test() -> None:
         caller = SlowCaller()
-        answers = Answers(caller.write, 2)
+        window = Window(caller, 2)
+        answers = window.answers
         places = [answers.take(), answers.take()]
         assert answers.full
-        writer = asyncio.ensure_future(answers.write_all())
-        room = asyncio.ensure_future(answers.room())
         answers.put(places[1], b"b")
         answers.put(places[0], b"a")
         await turns()
-        assert (caller.taken, answers.held, room.done()) == ([], 2, False)
+        assert (caller.taken, answers.held, window.rooms) == ([], 2, 0)
         caller.read()
         await turns()
-        assert (caller.taken, answers.held, room.done()) == ([b"b"], 1, True)
+        assert (caller.taken, answers.held, window.rooms) == ([b"b"], 1, 1)
         answers.close()
         await turns()
-        assert not writer.done()
+        assert window.ends == []
         caller.read()
-        await writer
-        assert (caller.taken, answers.held) == ([b"b", b"a"], 0)
+        await turns()
+        assert (caller.taken, answers.held, window.ends) == ([b"b", b"a"], 0, [None])
 
     run(test)
 
 
-def test_a_lane_gives_its_answers_in_the_order_of_its_places_and_holds_up_no_other() -> None:
+def test_a_lane_gives_its_answers_in_the_order_of_its_places_and_holds_up_no_other(run: Run) -> None:
     async def test() -> None:
         caller = SlowCaller(reads=100)
-        answers, one, other = Answers(caller.write, 100), Lane(), Lane()
+        window = Window(caller, 100)
+        answers, one, other = window.answers, Lane(), Lane()
         a, b, c = (answers.take(one) for _ in range(3))
         d, e = answers.take(other), answers.take()
         for place, answer in ((c, b"c"), (e, b"e"), (b, b"b"), (d, b"d"), (a, b"a")):
             answers.put(place, answer)
         answers.close()
-        await answers.write_all()
+        await turns()
         assert caller.taken == [b"e", b"d", b"a", b"b", b"c"]
+        assert window.ends == [None]
 
     run(test)
 
 
-def test_an_exception_ends_the_writing_in_its_turn() -> None:
+def test_an_exception_ends_the_call_in_its_turn(run: Run) -> None:
     async def test() -> None:
         caller = SlowCaller(reads=100)
-        answers, lane = Answers(caller.write, 100), Lane()
+        window = Window(caller, 100)
+        answers, lane = window.answers, Lane()
         first, second = answers.take(lane), answers.take(lane)
-        answers.put(second, ValueError("second"))
+        error = ValueError("second")
+        answers.put(second, error)
         answers.put(first, b"first")
-        with pytest.raises(ValueError, match="second"):
-            await answers.write_all()
+        await turns()
         assert caller.taken == [b"first"]
+        assert window.ends == [error]
 
     run(test)
 
 
-def test_a_call_that_is_abandoned_holds_no_answer_any_more() -> None:
+def test_a_call_that_is_abandoned_holds_no_answer_any_more_and_calls_nobody(run: Run) -> None:
     class Answer(Exception):
         pass
 
     async def test() -> None:
-        answers = Answers(SlowCaller().write, 2)
+        caller = SlowCaller()
+        window = Window(caller, 2)
+        answers = window.answers
+        answers.put(answers.take(), b"first")
         answer = Answer()
         alive = weakref.ref(answer)
         answers.put(answers.take(), answer)
@@ -90,16 +111,17 @@ def test_a_call_that_is_abandoned_holds_no_answer_any_more() -> None:
         assert alive() is not None
         answers.abandon()
         assert alive() is None
+        caller.read()
+        await turns()
+        assert (window.rooms, window.ends) == (0, [])
 
     run(test)
 
 
-def test_a_call_that_closes_with_nothing_held_ends() -> None:
+def test_a_call_that_closes_with_nothing_held_ends(run: Run) -> None:
     async def test() -> None:
-        answers = Answers(SlowCaller().write, 1)
-        writer = asyncio.ensure_future(answers.write_all())
-        await turns()
-        answers.close()
-        await writer
+        window = Window(SlowCaller(), 1)
+        window.answers.close()
+        assert window.ends == [None]
 
     run(test)
