@@ -30,12 +30,10 @@ _LOSS = 0.01
 def rows_that_are_enough(engine: Engine, model: OnnxModel, max_batch_size: int) -> int:
     """The size from which on larger batches gain nothing; 0 where they gain up to the largest, or it is not known.
 
-    It is known of what runs on a CPU and takes the same time for all inputs of a size.
+    It is known of what runs on a CPU and takes as long for any rows as for others.
     """
     rows = min(_ROWS, max_batch_size)
-    tensors = (*model.signature.inputs, *model.signature.outputs)
-    fixed = all(DYNAMIC not in spec.shape[1:] for spec in tensors)
-    if rows < 2 or engine.device != "cpu" or not fixed or model.has_control_flow:
+    if rows < 2 or engine.device != "cpu" or not _rows_are_alike(model):
         return 0
     context = engine.create_context(batched=True)
     try:
@@ -46,6 +44,13 @@ def rows_that_are_enough(engine: Engine, model: OnnxModel, max_batch_size: int) 
         context.close()
     enough = enough_from_times(one_s, several_s, rows)
     return int(enough) if enough < max_batch_size else 0
+
+
+def _rows_are_alike(model: OnnxModel) -> bool:
+    """Whether nothing but their number can make a run of rows longer."""
+    tensors = (*model.signature.inputs, *model.signature.outputs)
+    fixed = all(spec.dtype.kind != "O" and DYNAMIC not in spec.shape[1:] for spec in tensors)
+    return fixed and not model.has_control_flow
 
 
 def enough_from_times(one_s: float, several_s: float, rows: int) -> float:

@@ -84,6 +84,11 @@ def dynamic_width():
     )
 
 
+def words():
+    x, y = (make_models.tensor(name, ["batch", 4], TensorProto.STRING) for name in "xy")
+    return make_models.model([helper.make_node("Identity", ["x"], ["y"])], [x], [y])
+
+
 def choosing():
     """Which branch it takes, and so how long, depends on the values."""
     branch = helper.make_graph(
@@ -108,6 +113,7 @@ def choosing():
         (make_models.scale(2.0), computing(0.0, 5 * MS), {"device": "gpu:0"}, 64),
         (make_models.scale(2.0), computing(0.0, 5 * MS), {}, 1),
         (make_models.scale(2.0), computing(0.0, 5 * MS), {}, 0),
+        (words(), computing(0.0, 5 * MS), {}, 64),
         (dynamic_width(), computing(0.0, 5 * MS), {}, 64),
         (choosing(), computing(0.0, 5 * MS), {}, 64),
     ],
