@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
+
+_LOSS = 0.01
+"""The part of a batch's time that may go on what does not grow with its rows: then larger ones gain nothing."""
 
 
 @dataclass(frozen=True)
 class BatchPolicy:
     """`max_rows` in a batch, how long an idle instance waits for more, and sizes worth cutting at once.
 
-    With more than `enough_rows` a batch takes so much longer that nothing is gained; 0 where it gains up to `max_rows`.
+    `fixed_rows` is what a batch costs beside its rows, counted in rows: the less, the less they gain from one another.
+    Infinity where that is not known.
     """
 
     max_rows: int
     max_delay_s: float = 0.0
     preferred_rows: tuple[int, ...] = ()
-    enough_rows: int = 0
+    fixed_rows: float = math.inf
 
     @property
     def most_rows(self) -> int:
-        """The most that a batch is given."""
-        return min(self.max_rows, self.enough_rows or self.max_rows)
+        """The most that a batch is given: as many as it may have, or as gain anything."""
+        return math.ceil(min(self.max_rows, self.fixed_rows / _LOSS))
 
 
 class Dispatch(NamedTuple):
@@ -70,12 +75,12 @@ def decide(
 
 
 def _part(rows: int, idle: int, policy: BatchPolicy) -> int:
-    """How many of the rows a batch gets: all that it may, or an equal part for each idle instance if that is as good.
+    """How many of the rows a batch gets: all that it may, or an equal part for each idle instance.
 
-    It nearly is with half of what is enough: what does not grow with the rows then counts twice.
+    Parts are worth it where at least half of their time is that of their rows; else an instance had better stay idle.
     """
-    if policy.enough_rows and idle > 1:
-        rows = min(rows, max(-(-rows // idle), -(-policy.enough_rows // 2)))
+    if idle > 1:
+        rows = math.ceil(min(rows, max(rows / idle, policy.fixed_rows)))
     return min(rows, policy.most_rows)
 
 

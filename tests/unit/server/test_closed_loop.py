@@ -66,6 +66,6 @@ class ClosedLoop:
 
 
 def test_batches_that_are_no_larger_than_gains_anything_keep_every_instance_busy():
-    whole, small = ClosedLoop(BatchPolicy(64)), ClosedLoop(BatchPolicy(64, enough_rows=2))
+    whole, small = ClosedLoop(BatchPolicy(64)), ClosedLoop(BatchPolicy(64, fixed_rows=0.02))
     assert small.busy > 0.99 > 0.96 > whole.busy
     assert small.p99_s < 0.7 * whole.p99_s

@@ -1,6 +1,6 @@
-"""From how many rows on a larger batch gains nothing: measured when a model is loaded, where that can be told.
+"""What a batch costs beside its rows: measured when a model is loaded, where that can be told.
 
-On a CPU the rows of many models, convolutional ones above all, are computed one after another.
+On a CPU that is little with many models, convolutional ones above all: their rows are computed one after another.
 """
 
 from __future__ import annotations
@@ -23,27 +23,23 @@ _REPEATS = 3
 _HANDOVER_S = 0.0002
 """What a batch costs beside its run: to be cut, to change threads twice, to be counted."""
 
-_LOSS = 0.01
-"""The part of a batch's time that may go on what does not grow with its rows."""
 
-
-def rows_that_are_enough(engine: Engine, model: OnnxModel, max_batch_size: int) -> int:
-    """The size from which on larger batches gain nothing; 0 where they gain up to the largest, or it is not known.
+def fixed_rows_of(engine: Engine, model: OnnxModel, max_batch_size: int) -> float:
+    """What does not grow with the rows of a batch, in rows; infinity where rows cost nothing, or it is not known.
 
     It is known of what runs on a CPU and takes as long for any rows as for others.
     """
     rows = min(_ROWS, max_batch_size)
     if rows < 2 or engine.device != "cpu" or not _rows_are_alike(model):
-        return 0
+        return math.inf
     context = engine.create_context(batched=True)
     try:
         one_s, several_s = (_run_s(context, engine, size) for size in (1, rows))
     except ExecutionError:
-        return 0  # made-up inputs do not fit; the warm-up says so
+        return math.inf  # made-up inputs do not fit; the warm-up says so
     finally:
         context.close()
-    enough = enough_from_times(one_s, several_s, rows)
-    return int(enough) if enough < max_batch_size else 0
+    return fixed_rows_from_times(one_s, several_s, rows)
 
 
 def _rows_are_alike(model: OnnxModel) -> bool:
@@ -53,16 +49,12 @@ def _rows_are_alike(model: OnnxModel) -> bool:
     return fixed and not model.has_control_flow
 
 
-def enough_from_times(one_s: float, several_s: float, rows: int) -> float:
-    """The rows over which the fixed cost of a batch is spread thinly enough; infinity where rows cost nothing.
-
-    One row takes `one_s`, so many `rows` together take `several_s`.
-    """
+def fixed_rows_from_times(one_s: float, several_s: float, rows: int) -> float:
+    """The same from the times of one row, and of so many `rows` together."""
     row_s = (several_s - one_s) / (rows - 1)
     if row_s <= 0:
         return math.inf
-    fixed_s = max(0.0, one_s - row_s) + _HANDOVER_S
-    return math.ceil(fixed_s / (_LOSS * row_s))
+    return (max(0.0, one_s - row_s) + _HANDOVER_S) / row_s
 
 
 def _run_s(context: ExecutionContext, engine: Engine, rows: int) -> float:

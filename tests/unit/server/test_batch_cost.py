@@ -1,4 +1,4 @@
-"""From how many rows on larger batches gain nothing: the rule as a table, and what is measured to apply it."""
+"""What a batch costs beside its rows: the rule as a table, how it is measured, and what follows for batches."""
 
 import math
 import time
@@ -16,30 +16,30 @@ from trtserve_engines.scripted_engine import ScriptedEngine, echo
 from trtserve_engines.step import Watch
 from trtserve_server.config import ModelConfig, ServerConfig
 from trtserve_server.models import loader
-from trtserve_server.models.batching_gain import enough_from_times, rows_that_are_enough
+from trtserve_server.models.batch_cost import fixed_rows_from_times, fixed_rows_of
 from trtserve_server.models.repository import ModelVersion
+from trtserve_server.scheduling.policy import BatchPolicy
 
 MS = 1e-3
 
 
 @pytest.mark.parametrize(
-    ("one_ms", "several_ms", "rows", "enough"),
+    ("one_ms", "several_ms", "rows", "fixed_rows"),
     [
-        (10.0, 80.0, 8, 2),  # n rows take n times as long: what remains is the change of threads
-        (10.0, 88.0, 8, 2),  # a larger batch even loses
-        (100.0, 800.0, 8, 1),
-        (1.01, 8.08, 8, 20),
-        (0.0101, 0.0808, 8, 1981),
-        (11.05, 81.05, 8, 13),  # 1 ms beside the rows
-        (20.05, 90.05, 8, 103),
-        (10.0, 20.0, 2, 2),
-        (10.0, 11.3, 8, 5393),
+        (10.0, 80.0, 8, 0.02),  # n rows take n times as long: what remains is the change of threads
+        (10.0, 87.0, 8, 0.2 / 11),  # a larger batch even loses
+        (1.0, 8.0, 8, 0.2),
+        (0.01, 0.08, 8, 20),
+        (11.0, 81.0, 8, 0.12),  # 1 ms beside the rows
+        (20.0, 90.0, 8, 1.02),
+        (10.0, 20.0, 2, 0.02),
+        (10.0, 11.0, 2, 9.2),
         (10.0, 10.0, 8, math.inf),  # rows beside the first cost nothing
         (10.0, 9.0, 8, math.inf),
     ],
 )
-def test_rows_are_enough_where_a_hundredth_of_the_time_does_not_grow_with_them(one_ms, several_ms, rows, enough):
-    assert enough_from_times(one_ms * MS, several_ms * MS, rows) == enough
+def test_what_a_batch_costs_is_counted_in_rows(one_ms, several_ms, rows, fixed_rows):
+    assert fixed_rows_from_times(one_ms * MS, several_ms * MS, rows) == pytest.approx(fixed_rows)
 
 
 def computing(fixed_s, row_s):
@@ -61,15 +61,16 @@ def model_of(proto, folder):
 def test_a_model_whose_rows_are_computed_one_after_another_needs_no_large_batch(tmp_path):
     model = model_of(make_models.scale(2.0), tmp_path)
     engine = ScriptedEngine(model.signature, computing(0.0, 5 * MS))
-    assert 2 <= rows_that_are_enough(engine, model, 64) <= 8
+    assert 2 <= BatchPolicy(64, fixed_rows=fixed_rows_of(engine, model, 64)).most_rows <= 8
     assert engine.open_contexts == 0
     assert max(engine.batches) == 8
 
 
 def test_a_model_that_gains_by_each_row_is_given_all(tmp_path):
     model = model_of(make_models.scale(2.0), tmp_path)
-    assert rows_that_are_enough(ScriptedEngine(model.signature, computing(5 * MS, 0.5 * MS)), model, 64) == 0
-    assert rows_that_are_enough(ScriptedEngine(model.signature, echo), model, 64) == 0
+    for compute in (computing(5 * MS, 0.5 * MS), echo):
+        engine = ScriptedEngine(model.signature, compute)
+        assert BatchPolicy(64, fixed_rows=fixed_rows_of(engine, model, 64)).most_rows == 64
 
 
 def failing(inputs):
@@ -123,7 +124,7 @@ def test_what_cannot_be_known_is_not_guessed(proto, compute, changes, max_batch_
     engine = ScriptedEngine(model.signature, compute)
     for name, value in changes.items():
         setattr(engine, name, value)
-    assert rows_that_are_enough(engine, model, max_batch_size) == 0
+    assert fixed_rows_of(engine, model, max_batch_size) == math.inf
     assert engine.open_contexts == 0
 
 
@@ -139,11 +140,11 @@ def test_who_asks_for_batches_gets_them(batching, limited, tmp_path, monkeypatch
     monkeypatch.setattr(loader, "open_engine", lambda *arguments, **options: engine)
     config = build(ModelConfig, {"name": "m", "max_batch_size": 64, "batching": batching}, "test")
     loaded = loader.load_model(ModelVersion("m", "1", path, config), ServerConfig(), Watch(may_build=False))
-    assert bool(loaded.enough_rows) == limited
+    assert (loaded.fixed_rows < 0.1) == limited
 
 
 def test_seven_that_wait_are_shared_out():
-    rig = Rig(enough_rows=2, instances=2)
+    rig = Rig(fixed_rows=0.02, instances=2)
     for value in range(7):
         rig.submit(value)
     rig.reactor.run()
@@ -158,8 +159,8 @@ def test_seven_that_wait_are_shared_out():
     assert all(rig.answered(value) for value in range(7))
 
 
-def test_a_request_with_more_rows_than_are_enough_is_run_whole():
-    rig = Rig(enough_rows=2, instances=2)
+def test_a_request_with_more_rows_than_gain_anything_is_run_whole():
+    rig = Rig(fixed_rows=0.02, instances=2)
     rig.submit(1, rows=5)
     rig.submit(2, rows=1)
     rig.reactor.run()
