@@ -64,37 +64,56 @@ def split_infer_request(message: Buffer) -> Parts:
     return _parts(message, REQUEST_RAW_FIELD)
 
 
+class _Layout(NamedTuple):
+    """Where things are in messages of one length: `before` the id's text or the tensor, `between` these two."""
+
+    before: bytes
+    between: bytes
+    id_end: int
+    header: bytes
+
+
 class RequestSplitter:
     """split_infer_request for a server, to which clients send the same message again and again with another tensor.
 
-    A message that ends with its one raw tensor, has no id, and is as long as an earlier one whose first bytes it has,
-    up to the tensor, differs from that in the tensor alone: then comparing those bytes does for reading them.
+    A message that ends with its one raw tensor, and is as long as an earlier one whose bytes it has, but for the text
+    of the id and the tensor, differs from that in these alone: then comparing bytes does for reading them.
     """
 
     __slots__ = ("_layouts",)
 
     def __init__(self) -> None:
-        self._layouts: dict[int, tuple[bytes, bytes]] = {}  # by length: all before the tensor, and the header in it
+        self._layouts: dict[int, _Layout] = {}  # by length
 
     def split(self, message: Buffer) -> Parts:
         """See split_infer_request. Raises WireError."""
         layout = self._layouts.get(len(message))
         if layout is not None:
-            head, header = layout
-            if message[: len(head)] == head:
-                return Parts(header, "", [memoryview(message)[len(head) :]])
-        parts = split_infer_request(message)
-        if len(parts.raw) == 1 and len(parts.header) <= _MAX_LAYOUT_BYTES:
-            self._remember(message, parts)
-        return parts
+            before, between, id_end, header = layout
+            id_start, tensor = len(before), id_end + len(between)
+            if message[:id_start] == before and message[id_end:tensor] == between:
+                raw = [memoryview(message)[tensor:]]
+                return Parts(header, _text(message[id_start:id_end]) if between else "", raw)
+        header, ids, raw = _split(message, REQUEST_RAW_FIELD, _ID_FIELD)
+        if len(raw) == 1 and len(ids) <= 1 and len(header) <= _MAX_LAYOUT_BYTES:
+            self._remember(message, header, ids, raw[0].nbytes)
+        return Parts(header, _last_text(message, ids), raw)
 
-    def _remember(self, message: Buffer, parts: Parts) -> None:
-        size = parts.raw[0].nbytes
-        head = parts.header + entry_head(REQUEST_RAW_FIELD, size)
-        if len(head) + size == len(message) and message[: len(head)] == head:  # nothing between, and nothing behind
+    def _remember(self, message: Buffer, header: bytes, ids: Sequence[slice], size: int) -> None:
+        tensor = len(message) - size
+        known = header + entry_head(REQUEST_RAW_FIELD, size)  # and the id's entry somewhere in it
+        if ids:
+            start, end = ids[0].start, ids[0].stop
+            head = len(entry_head(_ID_FIELD, end - start))
+            before, between = bytes(message[:start]), bytes(message[end:tensor])
+            found = before[: start - head] + between
+        else:
+            before = found = bytes(message[:tensor])
+            end, between = tensor, b""
+        if found == known:  # the tensor comes last
             if len(self._layouts) >= _MAX_LAYOUTS:
                 self._layouts.clear()
-            self._layouts[len(message)] = head, parts.header
+            self._layouts[len(message)] = _Layout(before, between, end, header)
 
 
 def parse_infer_request(header: bytes) -> ModelInferRequest:
@@ -132,7 +151,8 @@ def encode_stream_response(header: ModelInferResponse, raw: Sequence[Buffer]) ->
 
 def stream_response(pieces: Sequence[Buffer]) -> bytes:
     """The bytes of a ModelStreamInferResponse that holds the response in `pieces`, which are copied only here."""
-    return b"".join([entry_head(_STREAM_RESPONSE_FIELD, sum(map(_size, pieces))), *pieces])
+    size = sum([len(piece) if type(piece) is bytes else _size(piece) for piece in pieces])  # quicker than map
+    return b"".join([entry_head(_STREAM_RESPONSE_FIELD, size), *pieces])
 
 
 def decode_stream_response(message: bytes) -> tuple[str, Buffer]:
@@ -191,7 +211,10 @@ def id_entry(request_id: str) -> bytes:
 
 def entry_head(field: int, size: int) -> bytes:
     """What stands before the `size` bytes of an entry of length-delimited `field`."""
-    pieces = bytearray([field << 3 | _LENGTH_DELIMITED])
+    key = field << 3 | _LENGTH_DELIMITED
+    if size <= 0x7F:
+        return bytes((key, size))
+    pieces = bytearray((key,))
     while size > 0x7F:
         pieces.append(size & 0x7F | 0x80)
         size >>= 7
@@ -210,25 +233,31 @@ def _size(buffer: Buffer) -> int:
 
 def _parts(message: Buffer, raw_field: int) -> Parts:
     header, ids, raw = _split(message, raw_field, _ID_FIELD)
-    request_id = ""
+    return Parts(header, _last_text(message, ids), raw)
+
+
+def _last_text(message: Buffer, ids: Sequence[slice]) -> str:
+    """The id: the last one counts, but all have to be text."""
+    return [_text(message[entry]) for entry in ids][-1] if ids else ""
+
+
+def _text(data: Buffer) -> str:
     try:
-        for entry in ids:  # the last one counts, but all have to be text
-            request_id = str(entry, "utf-8")
+        return str(data, "utf-8")
     except UnicodeDecodeError as error:
         raise WireError(f"the id of the message is not UTF-8: {error}") from None
-    return Parts(header, request_id, raw)
 
 
-def _split(message: Buffer, field: int, other: int) -> tuple[bytes, list[memoryview], list[memoryview]]:
-    """The message without the entries of two length-delimited fields, the entries of `other`, and those of `field`.
+def _split(message: Buffer, field: int, other: int) -> tuple[bytes, list[slice], list[memoryview]]:
+    """The message without the entries of two length-delimited fields, where those of `other` are, those of `field`.
 
     Written for speed: it runs for every message. Keys and lengths of one byte are read in place.
     """
     key, other_key = field << 3 | _LENGTH_DELIMITED, other << 3 | _LENGTH_DELIMITED
     view = memoryview(message)
     end = len(view)
-    entries: list[memoryview] = []
-    others: list[memoryview] = []
+    entries: list[slice] = []
+    others: list[slice] = []
     kept: list[memoryview] = []
     kept_from = position = start = 0
     fields_left = _MAX_FIELDS
@@ -248,7 +277,7 @@ def _split(message: Buffer, field: int, other: int) -> tuple[bytes, list[memoryv
                     length, position = _read_varint(message, position - 1)
                 stop = position + length
                 if tag == key or tag == other_key:
-                    (entries if tag == key else others).append(view[position:stop])
+                    (entries if tag == key else others).append(slice(position, stop))
                     if start != kept_from:
                         kept.append(view[kept_from:start])
                     kept_from = stop
@@ -267,7 +296,7 @@ def _split(message: Buffer, field: int, other: int) -> tuple[bytes, list[memoryv
         raise _incomplete(start, position, end)
     if kept_from != end:
         kept.append(view[kept_from:])
-    return b"".join(kept), others, entries
+    return b"".join(kept), others, [view[entry] for entry in entries]
 
 
 def _end_of_group(message: Buffer, position: int, fields_left: int) -> tuple[int, int]:

@@ -1,8 +1,11 @@
-"""One bidirectional stream with 16 requests in flight, against 16 concurrent unary calls to the same server."""
+"""One bidirectional stream with 16 requests in flight against 16 concurrent unary calls: to the same server, and to
+the plain servicer, whose rate does not grow when ours does.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +22,16 @@ def run(folder: Path, rounds: int, seconds: float) -> Iterator[Ratio]:
     """The comparison, with a tiny model."""
     make_models.save(make_models.linear(16, 8), folder / "tiny.onnx")
     tiny = request("tiny", "x", np.ones((1, 16), np.float32))
-    with servers.trtserve(str(folder / "tiny.onnx")) as url:
-        pairs = in_turn(
-            rounds,
-            lambda: closed_loop(url, tiny, IN_FLIGHT, seconds, stream=True).rate,
-            lambda: closed_loop(url, tiny, IN_FLIGHT, seconds).rate,
-        )
-    values = [one / other for one, other in pairs]
-    figures = "{:.0f}/s / {:.0f}/s".format(*medians(pairs))
-    yield Ratio("tiny, stream with 16 in flight: rate / 16 unary", values, 2.0, True, figures)
+    with servers.trtserve(str(folder / "tiny.onnx")) as url, servers.baseline() as plain:
+
+        def stream() -> float:
+            return closed_loop(url, tiny, IN_FLIGHT, seconds, stream=True).rate
+
+        def unary(url: str) -> float:
+            return closed_loop(url, tiny, IN_FLIGHT, seconds).rate
+
+        for what, to in (("16 unary", url), ("16 unary to the baseline", plain)):
+            pairs = in_turn(rounds, stream, partial(unary, to))
+            figures = "{:.0f}/s / {:.0f}/s".format(*medians(pairs))
+            name = f"tiny, stream with 16 in flight: rate / {what}"
+            yield Ratio(name, [one / other for one, other in pairs], 2.0, True, figures)

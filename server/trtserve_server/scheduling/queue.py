@@ -150,21 +150,26 @@ class RequestQueue:
         late: list[InferRequest] = []
         if lane is None:
             return Taken(taken, late)
-        rows = 0
+        rows = late_rows = 0
         short = False
-        while (request := self._live_head(lane)) is not None:
-            if request.deadline < ends:
+        heap = lane.heap
+        while heap:
+            _, _, number, request = heap[0]
+            if number != request.number:  # it has left already
+                self._dead -= 1
+            elif request.deadline < ends:
                 late.append(request)
-                lane.rows -= request.rows
+                late_rows += request.rows
             elif taken and rows + request.rows > max_rows:
                 short = rows < max_rows
                 break
             else:
-                rows += request.rows
                 taken.append(request)
-            heapq.heappop(lane.heap)
+                rows += request.rows
+            heapq.heappop(heap)
+        for request in (*taken, *late):
             self._forget(request)
-        lane.rows -= rows
+        lane.rows -= rows + late_rows
         lane.forget_taken()
         self._renew_head(lane)
         return Taken(taken, late, short)
@@ -233,18 +238,19 @@ class RequestQueue:
             del self._by_level[level]
 
     def _insert(self, request: InferRequest, rank: int) -> None:
-        self._numbers += 1
-        request.number = self._numbers
-        entry = (rank, request.expires, request.number, request)
-        lane = self._lanes.get(request.batch_key)
+        self._numbers = request.number = number = self._numbers + 1
+        expires, key = request.expires, request.batch_key
+        entry = (rank, expires, number, request)
+        lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[request.batch_key] = _Lane(request.batch_key)
-        heapq.heappush(lane.heap, entry)
+            lane = self._lanes[key] = _Lane(key)
+        heap = lane.heap
+        heapq.heappush(heap, entry)
         lane.arrivals.append(request)
         lane.rows += request.rows
-        if lane.heap[0] is entry:
+        if heap[0] is entry:
             heapq.heappush(self._heads, (entry, lane))
-        if request.expires != math.inf:
+        if expires != math.inf:
             self._expiry.add(request)
 
     def _postpone(self, request: InferRequest) -> None:

@@ -30,11 +30,14 @@ last time. Looking costs CPU that others may need, and not looking a hand-over.
 
 
 class Pump:
-    """Moves the events of `queue` to `handle`, on the loop's thread, until the queue is shut down and empty."""
+    """Calls the tag of each event of `queue` with it, on the loop's thread, until the queue is shut down and empty.
 
-    def __init__(self, queue: Any, handle: Callable[[Event], None], loop: asyncio.AbstractEventLoop) -> None:
+    `on_error` is called with a tag that has raised, while that exception is handled.
+    """
+
+    def __init__(self, queue: Any, on_error: Callable[[Any], None], loop: asyncio.AbstractEventLoop) -> None:
         self._poll = queue.poll
-        self._handle = handle
+        self._on_error = on_error
         self._loop = loop
         self._patience_s = _HASTY_S
         self._last = 0.0  # when an event was last there
@@ -56,7 +59,10 @@ class Pump:
             event = self._poll(0)
             if event.completion_type != _DONE:
                 break
-            self._handle(event)
+            try:
+                event.tag(event)
+            except Exception:
+                self._on_error(event.tag)
             came = True
         now = monotonic()
         if came:
@@ -87,7 +93,10 @@ class Pump:
         now = monotonic()
         self._patience_s = _PATIENT_S if now - self._last < _PATIENT_S else _HASTY_S
         self._last = now
-        self._handle(event)
+        try:
+            event.tag(event)
+        except Exception:
+            self._on_error(event.tag)
         self._turn()
 
 

@@ -36,6 +36,7 @@ class QueueCall:
         "_on_message",
         "_on_sent",
         "_opened",
+        "_watched",
         "is_over",
         "metadata",
         "on_cancel",
@@ -51,7 +52,12 @@ class QueueCall:
         self._on_message: Callable[[bytes | None], None] = _nothing
         self._on_sent: Callable[[bool], None] = _nothing
         self._opened = False  # initial metadata has been sent
+        self._watched = False
         self._due = 0  # operations that are not done
+
+    def watch(self) -> None:
+        """Calls `on_cancel` from now on. Needless, and not for nothing, for a call that ends before anything else."""
+        self._watched = True
         self._start(self._closed, ReceiveCloseOnServerOperation(0))
 
     def time_remaining(self) -> float | None:
@@ -94,7 +100,10 @@ class QueueCall:
     def _end(self, *operations: Any) -> None:
         self.is_over = True
         self.on_cancel = None  # it may hold the call, and what goes in circles stays until Python looks for it
-        self._start(self._done, *operations)
+        if not self._watched:
+            operations += (ReceiveCloseOnServerOperation(0),)  # each call has to have one
+        self._call.start_server_batch(operations, self._done)
+        self._due += 1
 
     def _start(self, on_done: Callable[[Event], None], *operations: Any) -> None:
         self._due += 1

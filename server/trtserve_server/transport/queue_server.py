@@ -50,7 +50,7 @@ class QueueServer:
     async def start(self) -> None:
         """See GrpcServer."""
         self._server.start()
-        self._pump = Pump(self._queue, self._handle, asyncio.get_running_loop())
+        self._pump = Pump(self._queue, self._failed, asyncio.get_running_loop())
         for _ in range(_AHEAD):
             self._ask()
         self._pump.start()
@@ -73,15 +73,11 @@ class QueueServer:
     def _ask(self) -> None:
         self._server.request_call(self._queue, self._queue, self._came)
 
-    def _handle(self, event: Event) -> None:
-        """Every event has a method of this class or of a call for its tag."""
-        try:
-            event.tag(event)
-        except Exception:
-            self._failed(event.tag.__self__)
+    def _failed(self, tag: Any) -> None:
+        """What a service raises nevertheless ends that call, and nothing else. Tags are methods of calls or of ours."""
+        self._fail(tag.__self__)
 
-    def _failed(self, call: object) -> None:
-        """What a service raises nevertheless ends that call, and nothing else."""
+    def _fail(self, call: object) -> None:
         log.exception("a call was not handled to its end")
         if isinstance(call, QueueCall):
             call.end(grpc.StatusCode.UNKNOWN, "the server failed to handle the call; its log has the details")
@@ -99,13 +95,18 @@ class QueueServer:
         try:
             self._beginnings.get(event.call_details.method, _unknown)(call)
         except Exception:
-            self._failed(call)
+            self._fail(call)
 
 
 def _beginning(handler: Unary | Streaming) -> Callable[[QueueCall], None]:
+    begin: Any = handler.begin
     if isinstance(handler, Streaming):
-        return handler.begin
-    begin = handler.begin
+
+        def stream(call: QueueCall) -> None:
+            call.watch()
+            begin(call)
+
+        return stream
 
     def receive(call: QueueCall) -> None:
         call.receive(partial(_received, call, begin))
@@ -118,6 +119,8 @@ def _received(call: QueueCall, begin: Callable[[bytes, QueueCall], None], messag
         call.end(grpc.StatusCode.UNIMPLEMENTED, "the call has no message; wanted is exactly one")
     else:
         begin(message, call)
+        if not call.is_over:
+            call.watch()
 
 
 def _unknown(call: QueueCall) -> None:

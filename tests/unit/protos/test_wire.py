@@ -302,14 +302,22 @@ def test_header_does_not_change_with_id_and_tensors(message, ids, raw):
 
 
 @quick
-@given(st.lists(requests, min_size=1, max_size=3), st.lists(st.binary(min_size=3, max_size=3), max_size=3), st.data())
-def test_splitter_takes_apart_as_split_infer_request_does(messages, tensors, data):
+@given(
+    st.lists(requests, min_size=1, max_size=3),
+    st.lists(st.binary(min_size=3, max_size=3), max_size=3),
+    st.lists(st.text("ab\x1aé", max_size=4), max_size=2),
+    st.data(),
+)
+def test_splitter_takes_apart_as_split_infer_request_does(messages, tensors, ids, data):
     """Also messages of the same length that differ in one byte anywhere."""
     splitter = wire.RequestSplitter()
+    entries = [wire.id_entry(each) for each in ids]
     for message in messages:
         for tensor in tensors:
-            messages = message + delimited(7, tensor), tensor + message
-            for one in messages:
+            raw = delimited(7, tensor)
+            named = [one for entry in entries for one in (message + entry + raw, entry + message + raw, raw + entry)]
+            twice = message + b"".join(entries) + raw
+            for one in (message + raw, tensor + message, *named, twice):
                 at = data.draw(st.integers(0, len(one) - 1))
                 other = one[:at] + bytes([data.draw(st.integers(0, 255))]) + one[at + 1 :]
                 for given_message in (one, other, one):
@@ -329,10 +337,24 @@ def test_splitter_knows_a_message_that_differs_in_its_tensor_alone(monkeypatch):
     splitter = wire.RequestSplitter()
     header = oip.ModelInferRequest(model_name="m").SerializeToString()
     first = splitter.split(header + delimited(7, b"abc"))
-    monkeypatch.setattr(wire, "split_infer_request", None)
+    monkeypatch.setattr(wire, "_split", None)
     again = splitter.split(header + delimited(7, b"xyz"))
     assert again == (header, "", [b"xyz"])
     assert again.header is first.header
+
+
+@pytest.mark.parametrize("before", [b"", oip.ModelInferRequest(model_name="m").SerializeToString()])
+def test_splitter_knows_a_message_that_differs_in_its_id_and_its_tensor_alone(monkeypatch, before):
+    splitter = wire.RequestSplitter()
+    behind = delimited(4, b"")
+    first = splitter.split(before + wire.id_entry("1a") + behind + delimited(7, b"abc"))
+    assert first.id == "1a"
+    monkeypatch.setattr(wire, "_split", None)
+    again = splitter.split(before + wire.id_entry("é") + behind + delimited(7, b"xyz"))
+    assert again == (before + behind, "é", [b"xyz"])
+    assert again.header is first.header
+    with pytest.raises(WireError, match="not UTF-8"):
+        splitter.split(before + delimited(3, b"\xff1") + behind + delimited(7, b"xyz"))
 
 
 @quick
