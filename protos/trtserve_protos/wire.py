@@ -90,10 +90,13 @@ class RequestSplitter:
         layout = self._layouts.get(len(message))
         if layout is not None:
             before, between, id_end, header = layout
-            id_start, tensor = len(before), id_end + len(between)
-            if message[:id_start] == before and message[id_end:tensor] == between:
-                raw = [memoryview(message)[tensor:]]
-                return Parts(header, _text(message[id_start:id_end]) if between else "", raw)
+            start = len(before)
+            if message[:start] == before:
+                if not between:
+                    return Parts(header, "", [memoryview(message)[start:]])
+                tensor = id_end + len(between)
+                if message[id_end:tensor] == between:
+                    return Parts(header, _text(message[start:id_end]), [memoryview(message)[tensor:]])
         header, ids, raw = _split(message, REQUEST_RAW_FIELD, _ID_FIELD)
         if len(raw) == 1 and len(ids) <= 1 and len(header) <= _MAX_LAYOUT_BYTES:
             self._remember(message, header, ids, raw[0].nbytes)
