@@ -30,7 +30,7 @@ class BatchResult(NamedTuple):
 
 
 class ExecutionContext(Protocol):
-    """Runs batches, one at a time, on the thread that made it."""
+    """Runs batches, one at a time, on the thread that made it; one of an engine on the CPU, on any thread."""
 
     def run(self, parts: Sequence[Arrays], threads: int = 0) -> BatchResult:
         """Runs the rows of all `parts` as one batch, in their order; raises ExecutionError.

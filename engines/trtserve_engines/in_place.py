@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from trtserve_engines.signature import Signature
-from trtserve_engines.sources import PlacedArrays, TensorSource
+from trtserve_engines.sources import Located, PlacedArrays
 
 ALIGNMENT = 16
 """In bytes, of what is used in place: that of numpy's own arrays, which ONNX Runtime takes as they are."""
@@ -22,10 +22,7 @@ class InPlace(NamedTuple):
     addresses: tuple[int, ...]
 
 
-Located = tuple[np.ndarray | None, int]
-"""An array and its address."""
-
-_NOWHERE: Located = None, 0
+_ARRAYS = np.ndarray, np.generic
 
 
 def nothing_in_place(signature: Signature) -> InPlace:
@@ -36,28 +33,27 @@ def nothing_in_place(signature: Signature) -> InPlace:
 def in_place_of(
     part: PlacedArrays,
     signature: Signature,
-    output_shapes: Sequence[Sequence[int] | None],
+    output_shapes: Sequence[tuple[int, ...] | None],
     by_value: frozenset[str],
 ) -> InPlace:
     """The tensors of `part` that lie in place: of those in `by_value`, and of outputs those whose shape is known."""
-    inputs = [_source(part[spec.name]) if spec.name in by_value else _NOWHERE for spec in signature.inputs]
-    outputs = []
+    inputs: list[np.ndarray | None] = []
+    outputs: list[np.ndarray | None] = []
+    addresses: list[int] = []
+    for spec in signature.inputs:
+        tensor = part[spec.name]
+        usable = spec.name in by_value and not isinstance(tensor, _ARRAYS)
+        _note(tensor.in_place() if usable else None, inputs, addresses)
     for spec, shape in zip(signature.outputs, output_shapes, strict=True):
         place = part.places.get(spec.name) if spec.name in by_value else None
-        outputs.append(_NOWHERE if place is None or shape is None else _located(place.array(spec.dtype, shape)))
-    return InPlace(
-        [array for array, _ in inputs],
-        [array for array, _ in outputs],
-        tuple([address for _, address in (*inputs, *outputs)]),
-    )
+        _note(place.array(spec.dtype, shape) if place is not None and shape is not None else None, outputs, addresses)
+    return InPlace(inputs, outputs, tuple(addresses))
 
 
-def _source(tensor: np.ndarray | TensorSource) -> Located:
-    return _NOWHERE if isinstance(tensor, np.ndarray | np.generic) else _located(tensor.in_place())
-
-
-def _located(array: np.ndarray | None) -> Located:
-    if array is None:
-        return _NOWHERE
-    address = int(array.__array_interface__["data"][0])
-    return _NOWHERE if address % ALIGNMENT else (array, address)
+def _note(there: Located | None, arrays: list[np.ndarray | None], addresses: list[int]) -> None:
+    if there is None or there.address % ALIGNMENT:
+        arrays.append(None)
+        addresses.append(0)
+    else:
+        arrays.append(there.array)
+        addresses.append(there.address)

@@ -92,6 +92,7 @@ class OnnxRuntimeContext:
         self._inputs = [StagingBuffer(spec.dtype) for spec in signature.inputs]
         self._outputs = [StagingBuffer(spec.dtype) for spec in signature.outputs]
         self._bindings: OrderedDict[_Key, _Binding] = OrderedDict()
+        self._shapes_by_rows: dict[int | None, list[tuple[int, ...] | None]] = {}
 
     def run(self, parts: Sequence[Arrays], threads: int = 0) -> BatchResult:
         """Runs the rows of all parts as one batch; see ExecutionContext."""
@@ -163,7 +164,12 @@ class OnnxRuntimeContext:
 
     def _output_shapes(self, shapes: Shapes) -> list[tuple[int, ...] | None]:
         rows = shapes[0][0] if self._batched else None
-        return [_known_shape(spec, rows) for spec in self._signature.outputs]
+        known = self._shapes_by_rows.get(rows)
+        if known is None:
+            if len(self._shapes_by_rows) >= _MAX_BINDINGS:
+                self._shapes_by_rows.clear()
+            known = self._shapes_by_rows[rows] = [_known_shape(spec, rows) for spec in self._signature.outputs]
+        return known
 
 
 class _Binding:

@@ -22,7 +22,7 @@ from trtserve_engines.engine import (
 )
 from trtserve_engines.errors import ExecutionError
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec, shapes_agree
-from trtserve_engines.sources import PlacedArrays, TensorSource
+from trtserve_engines.sources import Located, PlacedArrays, TensorSource
 
 
 @dataclass(frozen=True)
@@ -158,9 +158,9 @@ class _ReshapedSource:
     def copy_to(self, target: np.ndarray) -> None:
         self._source.copy_to(target.reshape(self._source.shape))
 
-    def in_place(self) -> np.ndarray | None:
-        array = self._source.in_place()
-        return None if array is None else array.reshape(self.shape)
+    def in_place(self) -> Located | None:
+        there = self._source.in_place()
+        return None if there is None else there._replace(array=there.array.reshape(self.shape))
 
 
 def _inner(tensor: np.ndarray | TensorSource, way: Reshape) -> np.ndarray | TensorSource:

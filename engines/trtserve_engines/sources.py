@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+
+
+class Located(NamedTuple):
+    """An array and the address of its first byte, which takes as long to ask for as a small copy."""
+
+    array: np.ndarray
+    address: int
+
+
+def located(array: np.ndarray) -> Located:
+    """The array with its address."""
+    return Located(array, int(array.__array_interface__["data"][0]))
 
 
 class TensorSource(Protocol):
@@ -30,7 +42,7 @@ class TensorSource(Protocol):
         """
         ...
 
-    def in_place(self) -> np.ndarray | None:
+    def in_place(self) -> Located | None:
         """The tensor where it lies, for reading; None where it can only be copied.
 
         Its values may change at any time, also between two looks. What cannot be read is zeros, as with `copy_to`.
@@ -41,7 +53,7 @@ class TensorSource(Protocol):
 class TensorPlace(Protocol):
     """Where an output may be written."""
 
-    def array(self, dtype: np.dtype, shape: Sequence[int]) -> np.ndarray | None:
+    def array(self, dtype: np.dtype, shape: tuple[int, ...]) -> Located | None:
         """Memory there for an output of this type and shape; None where it has to be copied there afterwards."""
         ...
 

@@ -13,6 +13,9 @@ ALIGNMENT = 64
 """In bytes: a cache line, and the widest vector that runtimes load."""
 
 
+_ARRAYS = np.ndarray, np.generic
+
+
 class StagingBuffer:
     """One tensor's memory. Every array that it hands out starts at the same address, until the buffer has to grow."""
 
@@ -57,7 +60,7 @@ def gathered_shape(parts: Sequence[Arrays], name: str) -> tuple[int, ...]:
 
 
 def _copy(source: np.ndarray | TensorSource, target: np.ndarray) -> None:
-    if isinstance(source, np.ndarray | np.generic):
+    if isinstance(source, _ARRAYS):
         np.copyto(target, source)
     else:
         source.copy_to(target)

@@ -65,19 +65,23 @@ def split_infer_request(message: Buffer) -> Parts:
 
 
 class _Layout(NamedTuple):
-    """Where things are in messages of one length: `before` the id's text or the tensor, `between` these two."""
+    """Where things are in messages of one length: `before` the id's text or the tensor, `between` these two.
+
+    Without a tensor they are before and behind the id's text.
+    """
 
     before: bytes
     between: bytes
     id_end: int
     header: bytes
+    has_tensor: bool
 
 
 class RequestSplitter:
     """split_infer_request for a server, to which clients send the same message again and again with another tensor.
 
-    A message that ends with its one raw tensor, and is as long as an earlier one whose bytes it has, but for the text
-    of the id and the tensor, differs from that in these alone: then comparing bytes does for reading them.
+    A message that ends with its one raw tensor, or has none, and is as long as an earlier one whose bytes it has, but
+    for the text of the id and the tensor, differs from that in these alone: then comparing bytes does for reading them.
     """
 
     __slots__ = ("_layouts",)
@@ -89,22 +93,24 @@ class RequestSplitter:
         """See split_infer_request. Raises WireError."""
         layout = self._layouts.get(len(message))
         if layout is not None:
-            before, between, id_end, header = layout
+            before, between, id_end, header, has_tensor = layout
             start = len(before)
             if message[:start] == before:
                 if not between:
-                    return Parts(header, "", [memoryview(message)[start:]])
+                    return Parts(header, "", [memoryview(message)[start:]] if has_tensor else [])
                 tensor = id_end + len(between)
                 if message[id_end:tensor] == between:
-                    return Parts(header, _text(message[start:id_end]), [memoryview(message)[tensor:]])
+                    raw = [memoryview(message)[tensor:]] if has_tensor else []
+                    return Parts(header, _text(message[start:id_end]), raw)
         header, ids, raw = _split(message, REQUEST_RAW_FIELD, _ID_FIELD)
-        if len(raw) == 1 and len(ids) <= 1 and len(header) <= _MAX_LAYOUT_BYTES:
-            self._remember(message, header, ids, raw[0].nbytes)
+        if len(raw) <= 1 and len(ids) <= 1 and len(header) <= _MAX_LAYOUT_BYTES:
+            self._remember(message, header, ids, raw)
         return Parts(header, _last_text(message, ids), raw)
 
-    def _remember(self, message: Buffer, header: bytes, ids: Sequence[slice], size: int) -> None:
-        tensor = len(message) - size
-        known = header + entry_head(REQUEST_RAW_FIELD, size)  # and the id's entry somewhere in it
+    def _remember(self, message: Buffer, header: bytes, ids: Sequence[slice], raw: Sequence[memoryview]) -> None:
+        tensor = len(message) - sum([data.nbytes for data in raw])
+        head_of_raw = b"".join([entry_head(REQUEST_RAW_FIELD, data.nbytes) for data in raw])
+        known = header + head_of_raw  # and the id's entry somewhere in it
         if ids:
             start, end = ids[0].start, ids[0].stop
             head = len(entry_head(_ID_FIELD, end - start))
@@ -113,10 +119,10 @@ class RequestSplitter:
         else:
             before = found = bytes(message[:tensor])
             end, between = tensor, b""
-        if found == known:  # the tensor comes last
+        if found == known and (between or not ids):  # the tensor comes last
             if len(self._layouts) >= _MAX_LAYOUTS:
                 self._layouts.clear()
-            self._layouts[len(message)] = _Layout(before, between, end, header)
+            self._layouts[len(message)] = _Layout(before, between, end, header, len(raw) > 0)
 
 
 def parse_infer_request(header: bytes) -> ModelInferRequest:

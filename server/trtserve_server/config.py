@@ -131,7 +131,8 @@ class ServerConfig:
     )
     max_running: int = option(0, "instances that run at once on one device, over all models; 0 = any number")
     inline_run_limit_us: int = option(
-        100, "models on the CPU whose largest batch runs faster than this get no thread, in microseconds; 0 = never"
+        100,
+        "batches on the CPU that run faster than this are not handed to a thread, in microseconds; 0 = hand over all",
     )
     max_message_bytes: int = option(MAX_MESSAGE_BYTES, "largest message taken or sent, in bytes")
     max_inflight_bytes: int = option(

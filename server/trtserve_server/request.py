@@ -77,7 +77,9 @@ class InferRequest:
     the answer, on the monotonic clock; `wait_limit_s` how long the request may wait for its run to start; both are
     infinity where there is none. `priority` is 1 for the highest, 0 for the model's default. `size_bytes` is the
     memory that the request holds. `number` and `expires` belong to the queue: `number` is 0 while the request is in
-    none. `cached_outputs` names the outputs that an answer from the cache must have, () = all; None = no cache.
+    none. `in_place` says that its tensors lie where a run of this request alone can use them, and are so large that to
+    copy them into a batch takes longer than a short run. `cached_outputs` names the outputs that an answer from the
+    cache must have, () = all; None = no cache.
     """
 
     __slots__ = (
@@ -88,6 +90,7 @@ class InferRequest:
         "deadline",
         "done",
         "expires",
+        "in_place",
         "inputs",
         "level",
         "number",
@@ -117,6 +120,7 @@ class InferRequest:
         self.size_bytes = size_bytes
         self.rows = 1
         self.batch_key: BatchKey = ()
+        self.in_place = False
         self.cached_outputs: Sequence[str] | None = ()
         self.number = 0
         self.level = 1

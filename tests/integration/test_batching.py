@@ -18,6 +18,7 @@ from tests.support.oip_client import WAIT_S, Client, arrays_of, infer_request
 from tests.support.running_server import RunningServer
 from trtserve_protos.oip import ModelInferRequest
 from trtserve_server.config import BatchConfig
+from trtserve_server.models import loader
 
 Serve = Callable[..., RunningServer]
 Connect = Callable[..., Client]
@@ -297,12 +298,13 @@ def test_a_batch_with_a_wrong_number_of_rows_is_handed_to_nobody(script: Script)
 # ---- The real thing under load
 
 
-@pytest.mark.parametrize("inline_limit_us", [0, 10_000], ids=["on a thread", "on the loop"])
+@pytest.mark.parametrize("quick_rows", [0, 3, 8], ids=["on a thread", "on both", "on the loop"])
 def test_under_load_every_answer_is_right_and_the_statistics_add_up(
-    serve: Serve, connect: Connect, tmp_path: Path, inline_limit_us: int
+    serve: Serve, connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_rows: int
 ) -> None:
     file = make_models.save(make_models.linear(), tmp_path / "linear.onnx")
-    server = serve(model=(str(file),), default_max_batch_size=8, inline_run_limit_us=inline_limit_us)
+    monkeypatch.setattr(loader, "quick_rows", lambda *arguments: quick_rows)
+    server = serve(model=(str(file),), default_max_batch_size=8)
     clients = [connect(server) for _ in range(4)]
     random = np.random.default_rng(0)
     weights = random.standard_normal((16, 8)).astype(np.float32)  # those of make_models.linear()

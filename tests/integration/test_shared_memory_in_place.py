@@ -34,6 +34,9 @@ X = np.ones((1, FEATURES), np.float32)
 class Served:
     """A server with the model "double", whose tensors have 256 KiB, and whatever lies beside it."""
 
+    on_the_loop = False
+    """Whether it runs requests on the event loop's thread."""
+
     def __init__(self, server: RunningServer, watch: Watch) -> None:
         self.server = server
         self.watch = watch
@@ -49,16 +52,17 @@ class Served:
         }
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+@pytest.fixture(scope="module", params=[0, 1_000_000], ids=["on a thread", "on the loop"])
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder: Path = tmp_path_factory.mktemp("models")
     models = {"double": make_models.scale(2.0, FEATURES), "add": make_models.add(("batch", FEATURES))}
     paths = [str(make_models.save(proto, folder / f"{name}.onnx")) for name, proto in models.items()]
     watch = Watch()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loader, "open_engine", watch.open_engine)
-        server = RunningServer(model=tuple(paths), allow_client_shared_memory=True)
+        server = RunningServer(model=tuple(paths), allow_client_shared_memory=True, inline_run_limit_us=request.param)
     served = Served(server, watch)
+    served.on_the_loop = request.param > 0
     yield served
     served.client.close()
     server.stop()
@@ -115,6 +119,24 @@ def test_the_log_says_how_tensors_get_there(served: Served, make: Any, caplog: p
         f"{mapped} tensors are read and written in place where they can be",
         f"{copied} tensors are copied: memory can be guarded on Linux on another only",
     ]
+
+
+def test_large_tensors_in_place_are_run_alone_where_runs_are_quick(
+    served: Served, make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, target = make(SIZE), make(SIZE)
+    register(served.client, source, "in")
+    register(served.client, target, "out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sigbus_guard, "MACHINES", ("another",))
+        register(served.client, target, "copied")
+    in_message = placed_request()
+    del in_message.outputs[:]
+    with caplog.at_level(logging.DEBUG, "trtserve_server.scheduling.batcher"):
+        for message in (placed_request(), in_message, placed_request(target="copied")):
+            served.client.call("ModelInfer", message)
+    alone = ["on the loop (in place)" in record.getMessage() for record in caplog.records]
+    assert alone == [served.on_the_loop, False, False]
 
 
 def test_an_output_over_the_input_is_written_when_the_input_is_read(served: Served, make: Any) -> None:
@@ -193,9 +215,11 @@ def test_a_region_that_is_unregistered_under_a_run_lives_until_its_end(served: S
     register(served.client, target, "out")
     source.put(X)
     other = Client(served.server.url)
-    served.watch.before_run = lambda: other.call("SystemSharedMemoryUnregister")
+    if not served.on_the_loop:  # which would not hear of it until the run's end
+        served.watch.before_run = lambda: other.call("SystemSharedMemoryUnregister")
     served.client.call("ModelInfer", placed_request())
     np.testing.assert_array_equal(target.get(np.float32, X.shape), 2 * X)
+    other.call("SystemSharedMemoryUnregister")
     other.close()
     served.server.wait_until(lambda: maps_of(source, target) == 2)  # those of this test
 

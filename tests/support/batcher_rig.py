@@ -29,6 +29,7 @@ class Rig:
         max_queue_size=100,
         queue=None,
         threads=(),
+        inline_rows=0,
         run_timeout_s=math.inf,
         host=None,
         reactor=None,
@@ -39,6 +40,7 @@ class Rig:
             BatchPolicy(max_rows, delay_s, preferred, fixed_rows),
             queue or QueuePolicy(max_queue_size, max_bytes=1 << 30),
             threads=threads,
+            inline_rows=inline_rows,
             run_timeout_s=run_timeout_s,
         )
         self.host = host or Host(self.reactor)
@@ -52,13 +54,13 @@ class Rig:
             self.batcher.instance_idle(instance)
         self.reactor.run()
 
-    def submit(self, value, *, rows=1, deadline=math.inf, key=(), priority=0, **more):
+    def submit(self, value, *, rows=1, deadline=math.inf, key=(), priority=0, in_place=False, **more):
         array = np.full((rows, 1), value)
         complete = lambda outcome: self.outcomes.setdefault(value, []).append(outcome)
         request = InferRequest(
             {"x": array}, complete, arrived=self.reactor.now(), deadline=deadline, priority=priority, **more
         )
-        request.rows, request.batch_key = rows, key
+        request.rows, request.batch_key, request.in_place = rows, key, in_place
         self.batcher.submit([request])
         return request
 

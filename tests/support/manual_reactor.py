@@ -67,7 +67,7 @@ class ManualReactor:
 
 
 class ManualInstance:
-    """An Instance that holds each batch until the test finishes it."""
+    """An Instance that holds each batch until the test finishes it; one that is to be run here takes `here_s`."""
 
     def __init__(self, name: str, on_finished: Callable[..., None], reactor: ManualReactor, device: Device) -> None:
         self.name = name
@@ -77,6 +77,9 @@ class ManualInstance:
         self.stopped = False
         self.batch: Batch | None = None
         self.batches: list[Batch] = []
+        self.here: list[Batch] = []
+        self.here_s = 0.0
+        self.here_error: Exception | None = None
         self._on_finished = on_finished
         self._reactor = reactor
 
@@ -90,6 +93,12 @@ class ManualInstance:
         self._reactor.runs.append(batch)
         self._started = self._reactor.now()
 
+    def run_here(self, batch: Batch) -> BatchResult | Exception:
+        assert self.batch is None, "a batch was run while the instance had one"
+        self.here.append(batch)
+        self._reactor.time += self.here_s
+        return self.here_error or _echo(batch)
+
     def stop(self) -> None:
         self.stopped = True
 
@@ -100,8 +109,9 @@ class ManualInstance:
         """Gives back the batch, by default with each input as an output of the same name."""
         batch, self.batch = self.batch, None
         assert batch is not None, "the instance has no batch"
-        if outcome is None:
-            outputs = {name: np.concatenate([part[name] for part in batch.parts]) for name in batch.parts[0]}
-            outcome = BatchResult(outputs, 1, 2, 3)
-        self._on_finished(self, batch, outcome, self._started, self._reactor.now())
+        self._on_finished(self, batch, outcome or _echo(batch), self._started, self._reactor.now())
         self._reactor.run()
+
+
+def _echo(batch: Batch) -> BatchResult:
+    return BatchResult({name: np.concatenate([part[name] for part in batch.parts]) for name in batch.parts[0]}, 1, 2, 3)

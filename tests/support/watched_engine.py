@@ -10,7 +10,7 @@ import numpy as np
 from trtserve_engines.engine import Arrays, BatchResult, ExecutionContext
 from trtserve_engines.onnx_model import OnnxModel
 from trtserve_engines.open_engine import open_engine
-from trtserve_engines.sources import PlacedArrays
+from trtserve_engines.sources import Located, PlacedArrays
 
 
 class Watch:
@@ -95,11 +95,11 @@ class _Source:
         self._watch.copies += 1
         self._source.copy_to(target)
 
-    def in_place(self) -> np.ndarray | None:
-        array: np.ndarray | None = self._source.in_place()
-        if array is not None:
-            self._watch.inputs[self._name] = array.ctypes.data
-        return array
+    def in_place(self) -> Located | None:
+        there: Located | None = self._source.in_place()
+        if there is not None:
+            self._watch.inputs[self._name] = there.address
+        return there
 
 
 class _Place:
@@ -109,7 +109,7 @@ class _Place:
         self._watch = watch
         self._place = place
 
-    def array(self, dtype: np.dtype, shape: Sequence[int]) -> np.ndarray | None:
-        array: np.ndarray | None = self._place.array(dtype, shape)
+    def array(self, dtype: np.dtype, shape: tuple[int, ...]) -> Located | None:
+        there: Located | None = self._place.array(dtype, shape)
         self._watch.before_run()
-        return array
+        return there

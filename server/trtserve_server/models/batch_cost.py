@@ -12,7 +12,7 @@ from trtserve_engines.engine import Engine, ExecutionContext
 from trtserve_engines.errors import ExecutionError
 from trtserve_engines.onnx_model import OnnxModel
 from trtserve_engines.samples import sample_inputs
-from trtserve_engines.signature import DYNAMIC
+from trtserve_server.models.alike import rows_are_alike
 
 _ROWS = 8
 """A batch of so many rows, or the largest, is held against one row."""
@@ -30,7 +30,7 @@ def fixed_rows_of(engine: Engine, model: OnnxModel, max_batch_size: int) -> floa
     It is known of what runs on a CPU and takes as long for any rows as for others.
     """
     rows = min(_ROWS, max_batch_size)
-    if rows < 2 or engine.device != "cpu" or not _rows_are_alike(model):
+    if rows < 2 or engine.device != "cpu" or not rows_are_alike(model, batched=True):
         return math.inf
     context = engine.create_context(batched=True)
     try:
@@ -40,13 +40,6 @@ def fixed_rows_of(engine: Engine, model: OnnxModel, max_batch_size: int) -> floa
     finally:
         context.close()
     return fixed_rows_from_times(one_s, several_s, rows)
-
-
-def _rows_are_alike(model: OnnxModel) -> bool:
-    """Whether nothing but their number can make a run of rows longer."""
-    tensors = (*model.signature.inputs, *model.signature.outputs)
-    fixed = all(spec.dtype.kind != "O" and DYNAMIC not in spec.shape[1:] for spec in tensors)
-    return fixed and not model.has_control_flow
 
 
 def fixed_rows_from_times(one_s: float, several_s: float, rows: int) -> float:

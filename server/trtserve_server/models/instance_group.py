@@ -53,6 +53,8 @@ class InstanceGroup:
         self._starting = self._loaded.instances
         if self._loaded.inline:
             log.info("%s runs without a thread: its largest batch is quicker than a change of threads", self._name)
+        elif self._loaded.inline_rows:
+            log.info("%s runs batches of up to %d rows without a thread", self._name, self._loaded.inline_rows)
         for instance in [self._make(engine) for engine in self._engines()]:
             instance.start()
 

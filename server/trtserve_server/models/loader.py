@@ -28,7 +28,7 @@ from trtserve_server.config import ModelConfig, ServerConfig
 from trtserve_server.models.agreement import agreed_signature, check_types
 from trtserve_server.models.batch_cost import fixed_rows_of
 from trtserve_server.models.batching import decide_batching
-from trtserve_server.models.inline import is_quick
+from trtserve_server.models.inline import quick_rows
 from trtserve_server.models.labels import read_labels
 from trtserve_server.models.placement import place
 from trtserve_server.models.repository import ModelVersion, config_file
@@ -63,9 +63,9 @@ class LoadedModel:
     """A model that is ready to get instances: so many of each engine.
 
     `signature` is the engine's, with the sizes that the configuration fixes. `max_batch_size` is 0 where requests are
-    never batched. `inline` says that a run is quicker than handing it to another thread, so that it is better run by
-    the one that schedules. `fixed_rows` is what a batch costs beside its rows, in rows; infinity where it is not known.
-    `awaits_engine` says that this serves only until the model's TensorRT engine is built.
+    never batched. Up to `inline_rows` rows a run is quicker than handing it to another thread, so that it is better run
+    by the one that schedules. `fixed_rows` is what a batch costs beside its rows, in rows; infinity where it is not
+    known. `awaits_engine` says that this serves only until the model's TensorRT engine is built.
     """
 
     source: ModelVersion
@@ -75,7 +75,7 @@ class LoadedModel:
     batching_reason: str
     labels: Mapping[str, Sequence[str]]
     warmup: Sequence[WarmupRequest]
-    inline: bool
+    inline_rows: int
     fixed_rows: float
     load_s: float
     awaits_engine: bool = False
@@ -84,6 +84,11 @@ class LoadedModel:
     def engine(self) -> Engine:
         """One of its engines, which differ in nothing but their device."""
         return self.opened.engines[0].engine
+
+    @property
+    def inline(self) -> bool:
+        """Whether every run is one that the scheduling thread makes."""
+        return self.inline_rows >= max(1, self.max_batch_size)
 
     @property
     def instances(self) -> int:
@@ -143,22 +148,35 @@ def _finish(
         warmup = warmup_requests(config.warmup, signature, max_batch_size, source.folder)
         alone = sum(placed.instances for placed in opened.engines) <= 1  # 0 = any number
         # A script waits, so it never runs on the loop.
-        inline = (
-            alone and model is not None and is_quick(engine, model, max_batch_size, server.inline_run_limit_us / 1e6)
-        )
+        inline_rows = 0
+        if alone and model is not None:
+            inline_rows = quick_rows(engine, model, max_batch_size, server.inline_run_limit_us / 1e6)
         # Who names sizes or a delay wants batches, whatever they gain.
         wanted = config.batching.preferred_batch_sizes or config.batching.max_queue_delay_us
-        fixed_rows = math.inf if inline or wanted or model is None else fixed_rows_of(engine, model, max_batch_size)
+        fixed_rows = (
+            math.inf if inline_rows or wanted or model is None else fixed_rows_of(engine, model, max_batch_size)
+        )
     except BaseException:
         opened.close()
         raise
     log.info("%s/%s: %s: %s", source.name, source.version, "batched" if max_batch_size else "not batched", reason)
     if fixed_rows != math.inf:
         log.info("%s/%s: a batch costs as much as %.2g rows beside its own", source.name, source.version, fixed_rows)
+    inline = inline_rows >= max(1, max_batch_size)
     opened = replace(opened, engines=tuple(_counted(placed, inline=inline) for placed in opened.engines))
     seconds = time.monotonic() - start
     return LoadedModel(
-        source, opened, signature, max_batch_size, reason, labels, warmup, inline, fixed_rows, seconds, awaits_engine
+        source,
+        opened,
+        signature,
+        max_batch_size,
+        reason,
+        labels,
+        warmup,
+        inline_rows,
+        fixed_rows,
+        seconds,
+        awaits_engine,
     )
 
 

@@ -106,7 +106,7 @@ class ServedModel:
 
     @property
     def inline(self) -> bool:
-        """Whether it runs on the scheduling thread itself."""
+        """Whether all its runs are on the scheduling thread itself."""
         return self._loaded.inline
 
     @property
@@ -198,9 +198,8 @@ def _batcher_options(loaded: LoadedModel) -> BatcherOptions:
         BatchPolicy(loaded.max_batch_size or 1, delay_s, preferred, loaded.fixed_rows),
         _queue_policy(config),
         batched=loaded.max_batch_size > 0,
-        inline=loaded.inline,
-        # An instance on the scheduling thread runs where others wait: without threads of its own.
-        threads=loaded.engine.thread_choices[:1] if loaded.inline else loaded.engine.thread_choices,
+        inline_rows=loaded.inline_rows,
+        threads=loaded.engine.thread_choices,
         run_timeout_s=config.run_timeout_s or math.inf,
     )
 

@@ -31,6 +31,10 @@ class Batch:
         self.idle_since = idle_since
         self.threads = threads
 
+    def __str__(self) -> str:
+        threads = f" with {self.threads} threads" if self.threads else ""
+        return f"{self.rows} rows of {len(self.requests)} requests{threads}"
+
 
 def resolve(request: InferRequest, outcome: Outcome) -> bool:
     """Completes a request, once: a later call changes nothing and returns False."""

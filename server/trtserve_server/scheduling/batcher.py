@@ -28,13 +28,13 @@ from trtserve_server.scheduling.alarm import Alarm
 from trtserve_server.scheduling.batch import Batch, fail_batch, resolve, resolve_batch
 from trtserve_server.scheduling.budget import ByteBudget
 from trtserve_server.scheduling.forecast import Forecast
-from trtserve_server.scheduling.instance import InlineInstance, Instance
+from trtserve_server.scheduling.instance import Instance, ThreadInstance
 from trtserve_server.scheduling.pace import Pace
 from trtserve_server.scheduling.policy import BatchPolicy, Decision, Dispatch, WaitUntil, decide
 from trtserve_server.scheduling.pool import Pool
 from trtserve_server.scheduling.queue import RequestQueue, Waiting
 from trtserve_server.scheduling.queue_policy import QueuePolicy
-from trtserve_server.scheduling.quiet import QuietLoop
+from trtserve_server.scheduling.quiet import QuietLoop, gathers
 from trtserve_server.scheduling.reactor import Reactor
 from trtserve_server.scheduling.reasons import expired, failure, late_at_its_turn
 from trtserve_server.scheduling.watchdog import Watchdog
@@ -47,15 +47,15 @@ log = logging.getLogger(__name__)
 class BatcherOptions:
     """How one model's requests are scheduled.
 
-    `batched` says that outputs have a row for each row of the inputs, `inline` that the instance runs on the reactor's
-    own thread; `threads` are the numbers of threads that a run may be given, none where the engine decides. A run that
-    takes longer than `run_timeout_s` is given up.
+    `batched` says that outputs have a row for each row of the inputs. Batches of up to `inline_rows` rows are run on
+    the reactor's own thread. `threads` are the numbers of threads that a run may be given, none where the engine
+    decides; one on the reactor's gets the least. A run that takes longer than `run_timeout_s` is given up.
     """
 
     policy: BatchPolicy
     queue: QueuePolicy
     batched: bool = True
-    inline: bool = False
+    inline_rows: int = 0
     threads: tuple[int, ...] = ()
     run_timeout_s: float = math.inf
 
@@ -68,7 +68,6 @@ class Batcher:
     ) -> None:
         self._name = name
         self._options = options
-        self._policy = options.policy
         self._reactor = reactor
         self._statistics = statistics
         self._budget = budget
@@ -77,8 +76,9 @@ class Batcher:
         self._pace = Pace()
         self._watchdog = Watchdog(reactor, options.run_timeout_s, self._overdue)
         self._forecast = Forecast(self._queue, self._pool, self._watchdog, self._pace, options.policy.most_rows)
-        self._quiet = QuietLoop() if options.inline else None
-        self._lone_threads = options.threads[0] if options.threads else 0
+        self._inline_rows = options.inline_rows
+        self._inline_threads = options.threads[0] if options.threads else 0
+        self._quiet = QuietLoop() if gathers(options.inline_rows, options.policy.max_rows) else None
         self._running = 0  # requests in batches that instances work on
         self._closed: RequestError | None = None
         self._on_drained: Callable[[], None] | None = None
@@ -100,7 +100,7 @@ class Batcher:
     def submit(self, requests: Sequence[InferRequest]) -> None:
         """Takes requests that fit the model; each is completed later, or now where it is refused or a lone one."""
         now = self._reactor.now()
-        if (lone := self._lone_instance(len(requests))) is not None:
+        if (lone := self._lone_instance(requests)) is not None:
             self._run_lone(lone, requests[0], now)
             return
         surely_by = self._forecast.surely_by(requests, now)
@@ -132,10 +132,7 @@ class Batcher:
         if isinstance(outcome, BatchResult):
             self._pace.ran(batch.rows, started, ended, waiting=len(self._queue) > 0)
         if len(self._queue):
-            if self._quiet is None:
-                self._dispatch()  # first the instance's next batch, then the answers of the last one
-            else:
-                self._wake()  # the next batch would be run at once; the answers of the last one go first
+            self._dispatch()  # first the instance's next batch, then the answers of the last one
         self._answer(instance, batch, outcome, started, ended)
         self._check_drained()
 
@@ -187,30 +184,38 @@ class Batcher:
             self._budget.give(request.size_bytes)
             raise
 
-    def _lone_instance(self, requests: int) -> InlineInstance | None:
-        """The instance that runs a request at once, without the queue, where its caller is known to be alone."""
-        if self._quiet is None or len(self._queue) or not self._quiet.is_alone(requests) or not self._pool.idle:
+    def _lone_instance(self, requests: Sequence[InferRequest]) -> Instance | None:
+        """The instance that runs a request at once, without the queue, where nobody is to share its batch."""
+        if len(requests) != 1 or requests[0].rows > self._inline_rows or len(self._queue) or not self._pool.idle:
             return None
-        return cast("InlineInstance | None", self._pool.find())
+        alone = requests[0].in_place or self._options.policy.max_rows == 1
+        return self._pool.find() if alone or (self._quiet is not None and self._quiet.is_alone()) else None
 
-    def _run_lone(self, instance: InlineInstance, request: InferRequest, now: float) -> None:
-        """Runs a request on this thread. Nothing else can happen meanwhile, so nothing is kept account of."""
+    def _run_lone(self, instance: Instance, request: InferRequest, now: float) -> None:
         try:
             self._admit(request, now)
         except RequestError as error:
             self._refuse(request, error, now)
             return
-        self._budget.give(request.size_bytes)
-        batch = Batch([request], cut=now, idle_since=instance.idle_since, threads=self._lone_threads)
-        self._tell(batch, instance, "the caller is alone")
+        batch = Batch([request], cut=now, idle_since=instance.idle_since, threads=self._inline_threads)
+        self._run_here(instance, batch, "in place" if request.in_place else "alone")
+
+    def _run_here(self, instance: Instance, batch: Batch, reason: str) -> None:
+        """Runs a batch on this thread. Nothing else can happen meanwhile, so nothing is kept account of."""
+        log.debug("%s: %s on the loop (%s); %d requests still wait", self._name, batch, reason, self.waiting)
         outcome = instance.run_here(batch)
         instance.idle_since = ended = self._reactor.now()
-        self._answer(instance, batch, outcome, now, ended)
-        self._reactor.soon(partial(self._lone_ran, instance, batch, now, ended))
+        self._budget.give(batch.size_bytes)
+        self._answer(instance, batch, outcome, batch.cut, ended)
+        waiting = len(self._queue) > 0
+        self._reactor.soon(partial(self._ran_here, instance, batch, ended, waiting=waiting))
+        if waiting:
+            self._wake()  # the loop takes a turn, in which the answers go
+        self._check_drained()
 
-    def _lone_ran(self, instance: InlineInstance, batch: Batch, started: float, ended: float) -> None:
-        self._pool.used(instance, batch.threads, ended - started)
-        self._pace.ran(batch.rows, started, ended, waiting=False)
+    def _ran_here(self, instance: Instance, batch: Batch, ended: float, *, waiting: bool) -> None:
+        self._pool.used(instance, batch.threads, ended - batch.cut)
+        self._pace.ran(batch.rows, batch.cut, ended, waiting=waiting)
 
     def _answer(
         self, instance: Instance, batch: Batch, outcome: BatchResult | Exception, started: float, ended: float
@@ -252,7 +257,7 @@ class Batcher:
             self._reactor.soon(self._woken)
 
     def _woken(self) -> None:
-        if self._quiet is not None and not self._quiet.is_quiet(len(self._queue)):
+        if self._quiet is not None and self._pool.idle and not self._quiet.is_quiet(len(self._queue)):
             self._reactor.soon(self._woken)
             return
         self._wake_pending = False
@@ -266,12 +271,11 @@ class Batcher:
         due = math.inf
         while (head := self._queue.head()) is not None and (instance := self._pool.find()) is not None:
             decision = self._decide(head, now)
-            if isinstance(decision, Dispatch):
-                if self._send(instance, decision, head, now) and self._quiet is not None:
-                    break
-                continue
-            due = self._dispatch_others(instance, now)
-            break
+            if not isinstance(decision, Dispatch):
+                due = self._dispatch_others(instance, now)
+                break
+            if not self._send(instance, decision, head, now):
+                break
         self._alarm.set(min(due, self._queue.next_expiry()))
         self._pool.settle()
 
@@ -284,17 +288,18 @@ class Batcher:
             if isinstance(decision, WaitUntil):
                 due = min(due, decision.time)
             elif isinstance(decision, Dispatch) and free is not None:
-                self._send(free, decision, lane, now)
+                if not self._send(free, decision, lane, now):
+                    break
                 free = self._pool.find()
         return due
 
     def _decide(self, waiting: Waiting, now: float) -> Decision:
         latest = self._forecast.latest_start(waiting.expires, waiting.rows)
         # An instance has been found: where none is idle, it can take a batch behind the one that it runs.
-        return decide(waiting.rows, waiting.oldest, latest, self._pool.idle, now, self._policy, spare=True)
+        return decide(waiting.rows, waiting.oldest, latest, self._pool.idle, now, self._options.policy, spare=True)
 
     def _send(self, instance: Instance, decision: Dispatch, waiting: Waiting, now: float) -> bool:
-        """Cuts a batch and hands it over; False where all that it would have held was too late."""
+        """Cuts a batch, unless all that it would have held is too late; False where the loop is to take a turn now."""
         run_s = self._forecast.run_s(decision.rows, now)
         at_once = self._pool.idle and instance.idle_since <= waiting.oldest  # nobody has waited for a turn
         requests, late, short = self._queue.take(
@@ -302,26 +307,20 @@ class Batcher:
         )
         for request in late:
             self._drop(request, late_at_its_turn(request, now, run_s))
-        if requests:
-            reason = f"{decision.reason}, the next request does not fit" if short else decision.reason
-            self._launch(instance, requests, now, reason)
-        return bool(requests)
-
-    def _launch(self, instance: Instance, requests: Sequence[InferRequest], now: float, reason: str) -> None:
-        idle_since = instance.idle_since if self._pool.idle else now
-        batch = Batch(requests, cut=now, idle_since=idle_since, threads=self._pool.start(instance))
+        if not requests:
+            return True
+        reason = f"{decision.reason}, the next request does not fit" if short else decision.reason
+        batch = Batch(requests, cut=now, idle_since=instance.idle_since if self._pool.idle else now)
+        if batch.rows <= self._inline_rows:
+            batch.threads = self._inline_threads
+            self._run_here(instance, batch, reason)
+            return False
+        batch.threads = self._pool.start(instance)
         self._running += len(requests)
-        self._tell(batch, instance, reason)
+        log.debug("%s: %s to %s (%s); %d requests still wait", self._name, batch, instance.name, reason, self.waiting)
         self._watchdog.started(instance, batch, now)
-        instance.run(batch)
-
-    def _tell(self, batch: Batch, instance: Instance, reason: str) -> None:
-        if log.isEnabledFor(logging.DEBUG):
-            log.debug(
-                "%s: %d rows of %d requests to %s (%s)%s; %d requests still wait",
-                self._name, batch.rows, len(batch.requests), instance.name, reason,
-                f" with {batch.threads} threads" if batch.threads else "", len(self._queue),
-            )  # fmt: skip
+        cast(ThreadInstance, instance).run(batch)
+        return True
 
     def _overdue(self, instance: Instance, batches: Sequence[Batch]) -> None:
         reason = f"a run of {batches[0].rows} rows did not end within run_timeout_s = {self._options.run_timeout_s:g}"

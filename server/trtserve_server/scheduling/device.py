@@ -62,10 +62,7 @@ class Device:
 
     def start(self, share: Share, threads: int) -> None:
         """Counts in an instance that begins to run, with so many threads; 0 where the engine looks after them."""
-        if share.running == 0:
-            # Who has been away has no claim to the time that others used meanwhile.
-            share.used_s = max(share.used_s, self._floor_s)
-        self._floor_s = max(self._floor_s, share.used_s)
+        self._level(share)
         share.running += 1
         self.running += 1
         self._crowd = max(self.running, self._crowd - _CALMS_BY * (self._crowd - self.running))
@@ -80,7 +77,8 @@ class Device:
         self.settle()
 
     def used(self, share: Share, threads: int, seconds: float) -> None:
-        """Takes note of the time that a batch of the model took."""
+        """Takes note of the time that a batch of the model took, which may never have been counted in."""
+        self._level(share)
         share.used_s += seconds * max(1, threads)
 
     def settle(self) -> None:
@@ -99,3 +97,9 @@ class Device:
 
     def _has_room(self) -> bool:
         return not self._max_running or self.running < self._max_running
+
+    def _level(self, share: Share) -> None:
+        """Who has been away has no claim to the time that others used meanwhile."""
+        if share.running == 0:
+            share.used_s = max(share.used_s, self._floor_s)
+        self._floor_s = max(self._floor_s, share.used_s)

@@ -1,4 +1,4 @@
-"""What runs batches: one thread around one execution context, or none for models quicker than a change of threads."""
+"""What runs batches: one execution context and a thread around it, or none where every run is a quick one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from threading import Thread
 from typing import NamedTuple, Protocol, cast
 
 from trtserve_engines.engine import BatchResult, ExecutionContext, PipelinedContext
+from trtserve_engines.errors import ExecutionError
 from trtserve_server.scheduling.batch import Batch
 from trtserve_server.scheduling.device import Device
 from trtserve_server.scheduling.pipeline import run_pipelined
@@ -35,7 +36,7 @@ class Reports(NamedTuple):
 
 
 class Instance(Protocol):
-    """Runs one batch at a time on `device` and reports each by the batcher's `batch_finished`."""
+    """Runs one batch at a time on `device`. Quick ones may run here, on the reactor's thread: see `run_here`."""
 
     name: str
     device: Device
@@ -48,8 +49,8 @@ class Instance(Protocol):
         """Begins to live; `on_started` is called later, once."""
         ...
 
-    def run(self, batch: Batch) -> None:
-        """Takes a batch; `on_finished` is called when it has run: later, or before this returns."""
+    def run_here(self, batch: Batch) -> Outcome:
+        """What the context makes of a batch, at once and with no report of it; only while nothing else is run."""
         ...
 
     def stop(self) -> None:
@@ -62,7 +63,9 @@ class Instance(Protocol):
 
 
 class _AnyInstance:
-    """What instances of both kinds are made of."""
+    """What instances of both kinds are made of. The context is used by one thread at a time."""
+
+    _context: ExecutionContext | None = None
 
     def __init__(
         self, name: str, device: Device, create_context: CreateContext, reactor: Reactor, reports: Reports
@@ -75,9 +78,18 @@ class _AnyInstance:
         self._reactor = reactor
         self._reports = reports
 
+    def run_here(self, batch: Batch) -> Outcome:
+        """See Instance."""
+        if self._context is None:  # the server is forced to stop, and this came after all
+            return ExecutionError(f"{self.name} has stopped")
+        return _outcome(self._context, batch)
+
 
 class ThreadInstance(_AnyInstance):
-    """Runs batches on a thread of its own, which makes, uses and frees the execution context."""
+    """Runs batches on a thread of its own, which makes and frees the execution context too.
+
+    Between its batches the thread leaves the context alone, so that `run_here` may use it.
+    """
 
     def __init__(
         self, name: str, device: Device, create_context: CreateContext, reactor: Reactor, reports: Reports
@@ -95,11 +107,12 @@ class ThreadInstance(_AnyInstance):
             self._reactor.soon(partial(self._reports.on_started, self, error))
 
     def run(self, batch: Batch) -> None:
-        """See Instance."""
+        """Takes a batch; `on_finished` is called when it has run."""
         self._inbox.put(batch)
 
     def stop(self) -> None:
         """See Instance."""
+        self._context = None  # the thread is about to close it
         self._inbox.put(None)
 
     def join(self, timeout_s: float | None = None) -> bool:
@@ -109,9 +122,10 @@ class ThreadInstance(_AnyInstance):
         return not self._thread.is_alive()
 
     def _main(self) -> None:
-        context = self._open()
+        self._context = context = self._open()
         if context is None:
             return
+        self._reactor.post(self._reports.on_started, self, None)
         try:
             if self.capacity > 1:
                 run_pipelined(cast(PipelinedContext, context), self._inbox, self._report, self._reactor.now)
@@ -119,6 +133,7 @@ class ThreadInstance(_AnyInstance):
                 self._run_one_by_one(context)
         except BaseException as error:  # what ends the thread, such as SystemExit, must not leave requests unanswered
             self._reactor.post(self._reports.on_died, self, error)
+        self._context = None
         context.close()
 
     def _open(self) -> ExecutionContext | None:
@@ -130,7 +145,6 @@ class ThreadInstance(_AnyInstance):
         depth = getattr(context, "depth", 1)
         # One more than the context takes, so that the next is at hand as soon as it has taken one.
         self.capacity = depth + 1 if depth > 1 else 1
-        self._reactor.post(self._reports.on_started, self, None)
         return context
 
     def _run_one_by_one(self, context: ExecutionContext) -> None:
@@ -144,9 +158,7 @@ class ThreadInstance(_AnyInstance):
 
 
 class InlineInstance(_AnyInstance):
-    """Runs batches on the reactor's own thread: for models whose run takes less than the two changes of threads."""
-
-    _context: ExecutionContext | None = None
+    """Runs batches here alone: for models whose largest batch takes less than the two changes of threads."""
 
     def start(self) -> None:
         """See Instance."""
@@ -157,21 +169,11 @@ class InlineInstance(_AnyInstance):
             error = failure
         self._reactor.soon(partial(self._reports.on_started, self, error))
 
-    def run(self, batch: Batch) -> None:
-        """See Instance: the batch has run when this returns."""
-        start = self._reactor.now()
-        outcome = self.run_here(batch)
-        self._reports.on_finished(self, batch, outcome, start, self._reactor.now())
-
-    def run_here(self, batch: Batch) -> Outcome:
-        """What the context makes of a batch, with no report of it."""
-        assert self._context is not None
-        return _outcome(self._context, batch)
-
     def stop(self) -> None:
         """See Instance."""
-        if self._context is not None:
-            self._context.close()
+        context, self._context = self._context, None
+        if context is not None:
+            context.close()
 
     def join(self, timeout_s: float | None = None) -> bool:
         """See Instance: nothing runs beside the reactor."""

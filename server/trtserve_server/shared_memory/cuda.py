@@ -48,7 +48,11 @@ class CudaRegion:
         """See Region: the host cannot address it."""
         return None
 
-    def holds(self, data: memoryview) -> bool:
+    def is_there(self, end: int) -> bool:
+        """See Region."""
+        return False
+
+    def holds(self, array: np.ndarray) -> bool:
         """See Region."""
         return False
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import resource
 from collections.abc import Callable, Hashable, Iterator
 from typing import Protocol, TypeVar
 
 import numpy as np
 
+from trtserve_engines.sources import Located, located
 from trtserve_server.errors import InvalidRequest, RegionExists, RegionLimit, RegionNotFound
 
 R = TypeVar("R")
@@ -37,8 +39,12 @@ class Region(Protocol):
         """
         ...
 
-    def holds(self, data: memoryview) -> bool:
-        """Whether `data` belongs to a view."""
+    def is_there(self, end: int) -> bool:
+        """Whether the first `end` bytes can be viewed still."""
+        ...
+
+    def holds(self, array: np.ndarray) -> bool:
+        """Whether an array is one that was made of a view."""
         ...
 
     def check_view(self, end: int) -> None:
@@ -53,36 +59,49 @@ class Region(Protocol):
 class Window:
     """`size` bytes of a region, from `offset` on, all of them inside of it."""
 
-    __slots__ = ("offset", "region", "size")
+    __slots__ = ("_seen", "offset", "region", "size")
 
     def __init__(self, region: Region, offset: int, size: int) -> None:
         self.region = region
         self.offset = offset
         self.size = size
+        # The form that it was last wanted in, as requests for the same window want the same. Replaced as a whole: the
+        # threads of several instances may come here at once.
+        self._seen: tuple[np.dtype, tuple[int, ...], Located] | None = None
 
     def read(self, target: memoryview) -> None:
         """Fills `target`, which has the window's size. Raises InvalidRequest."""
         self.region.read(self.offset, target)
 
-    def put(self, data: bytes | memoryview) -> None:
-        """Sees to it that `data` is at the window's beginning, where it may have been made: else it is written there.
-
-        Raises InvalidRequest where it is longer than the window or was cut off.
-        """
+    def write(self, data: bytes | memoryview) -> None:
+        """Writes `data` to the window's beginning. Raises InvalidRequest where it is longer or was cut off."""
         data = memoryview(data)
         if data.nbytes > self.size:
             raise InvalidRequest(
                 f"{data.nbytes} bytes are to be written to the {self.size} that the request gives in shared memory"
                 f" region {self.region.name!r}; ask with a shared_memory_byte_size of at least {data.nbytes}"
             )
-        if self.region.holds(data):
-            self.check_view()
-        else:
-            self.region.write(self.offset, data)
+        self.region.write(self.offset, data)
 
-    def view(self) -> np.ndarray | None:
-        """The window as uint8, where it lies; see Region."""
-        return self.region.view(self.offset, self.size)
+    def array(self, dtype: np.dtype, shape: tuple[int, ...]) -> Located | None:
+        """The window's beginning, where it lies, as an array; None where it is too short or can only be copied.
+
+        See `Region.view`.
+        """
+        seen = self._seen
+        if seen is not None and seen[0] is dtype and seen[1] == shape:
+            return seen[2] if self.is_there() else None
+        size = math.prod(shape) * dtype.itemsize
+        view = self.region.view(self.offset, self.size) if 0 < size <= self.size else None
+        if view is None:
+            return None
+        there = located(view[:size].view(dtype).reshape(shape))
+        self._seen = dtype, shape, there
+        return there
+
+    def is_there(self) -> bool:
+        """Whether the window can be used where it lies, for now."""
+        return self.region.is_there(self.offset + self.size)
 
     def check_view(self) -> None:
         """Raises InvalidRequest where a view was cut off; see Region."""

@@ -54,18 +54,19 @@ class SystemRegion:
 
     def view(self, offset: int, size: int) -> np.ndarray | None:
         """See Region."""
-        end = offset + size
-        if not size or self._mapping is None or not self._mapping.is_shared(end) or not self._is_there(end):
-            return None
-        return self._bytes[offset:end]
+        return self._bytes[offset : offset + size] if size and self.is_there(offset + size) else None
 
-    def holds(self, data: memoryview) -> bool:
+    def is_there(self, end: int) -> bool:
         """See Region."""
-        return data.nbytes > 0 and np.may_share_memory(self._bytes, np.frombuffer(data, np.uint8))
+        return self._mapping is not None and self._mapping.is_shared(end) and self._reaches(end)
+
+    def holds(self, array: np.ndarray) -> bool:
+        """See Region."""
+        return array.base is self._bytes  # numpy's views refer to the array that they are all views of
 
     def check_view(self, end: int) -> None:
         """See Region."""
-        if not self._is_there(end):
+        if not self._reaches(end):
             raise self._shrunk()
         if self._mapping is not None and not self._mapping.is_shared(end):
             raise InvalidRequest(
@@ -103,7 +104,7 @@ class SystemRegion:
 
     def _write_by_calls(self, offset: int, rest: memoryview) -> None:
         position = self.offset + offset
-        if not self._is_there(offset + rest.nbytes):
+        if not self._reaches(offset + rest.nbytes):
             raise self._shrunk()
         while rest.nbytes:
             try:
@@ -122,8 +123,9 @@ class SystemRegion:
     def _shown(self) -> str:
         return f"shared memory region {self.name!r} (key {self.key!r})"
 
-    def _is_there(self, end: int) -> bool:
-        return os.fstat(self._descriptor).st_size >= self.offset + end
+    def _reaches(self, end: int) -> bool:
+        # Quicker than to ask for its status; nobody uses the descriptor's position.
+        return os.lseek(self._descriptor, 0, os.SEEK_END) >= self.offset + end
 
     def _shrunk(self) -> InvalidRequest:
         size = os.fstat(self._descriptor).st_size

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from trtserve_engines.sources import Located
 from trtserve_server.errors import InvalidRequest
 from trtserve_server.shared_memory.regions import Window
 
@@ -47,11 +46,11 @@ class SharedTensor:
             self._error = error
             target[...] = np.zeros((), self.dtype)
 
-    def in_place(self) -> np.ndarray | None:
+    def in_place(self) -> Located | None:
         """See TensorSource."""
-        array = _array(self.window, self.dtype, self.shape)
-        self._viewed = self._viewed or array is not None
-        return array
+        there = self.window.array(self.dtype, self.shape)
+        self._viewed = self._viewed or there is not None
+        return there
 
     def problem(self) -> InvalidRequest | None:
         """Why what was read, or is being read, may not be what lies there; None where it is."""
@@ -65,24 +64,16 @@ class SharedPlace:
 
     def __init__(self, window: Window) -> None:
         self.window = window
-        self._given: np.ndarray | None = None
+        self._given: Located | None = None
 
-    def array(self, dtype: np.dtype, shape: Sequence[int]) -> np.ndarray | None:
+    def array(self, dtype: np.dtype, shape: tuple[int, ...]) -> Located | None:
         """See TensorPlace."""
-        self._given = _array(self.window, dtype, shape)
+        self._given = self.window.array(dtype, shape)
         return self._given
 
     def problem(self) -> InvalidRequest | None:
         """Why what was written may not be there; None where it is, or nothing was."""
         return _cut_off(self.window) if self._given is not None else None
-
-
-def _array(window: Window, dtype: np.dtype, shape: Sequence[int]) -> np.ndarray | None:
-    view = window.view()
-    size = math.prod(shape) * dtype.itemsize
-    if view is None or not 0 < size <= window.size:
-        return None
-    return view[:size].view(dtype).reshape(shape)
 
 
 def _cut_off(window: Window) -> InvalidRequest | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from trtserve_engines.config import OnnxRuntimeOptions
 from trtserve_engines.engine import ExecutionContext
 from trtserve_engines.onnx_model import read_onnx_model
 from trtserve_engines.onnxruntime_engine import OnnxRuntimeEngine
-from trtserve_engines.sources import PlacedArrays
+from trtserve_engines.sources import Located, PlacedArrays, located
 
 FLOAT32 = np.dtype(np.float32)
 
@@ -49,8 +48,8 @@ class Source:
         self.copies += 1
         np.copyto(target, self.array)
 
-    def in_place(self) -> np.ndarray | None:
-        return self.array
+    def in_place(self) -> Located | None:
+        return located(self.array)
 
 
 class Place:
@@ -59,9 +58,9 @@ class Place:
     def __init__(self, size: int, shift: int = 0) -> None:
         self.memory = memory(size, shift)
 
-    def array(self, dtype: np.dtype, shape: Sequence[int]) -> np.ndarray | None:
+    def array(self, dtype: np.dtype, shape: tuple[int, ...]) -> Located | None:
         size = int(np.prod(shape)) * dtype.itemsize
-        return self.memory[:size].view(dtype).reshape(shape) if size <= len(self.memory) else None
+        return located(self.memory[:size].view(dtype).reshape(shape)) if size <= len(self.memory) else None
 
 
 def placed(arrays: dict[str, Any], **places: Place) -> PlacedArrays:

@@ -12,7 +12,7 @@ from trtserve_engines.errors import ExecutionError
 from trtserve_engines.reshaped_engine import Reshape, ReshapedEngine
 from trtserve_engines.scripted_engine import ScriptedEngine
 from trtserve_engines.signature import Signature, TensorSpec
-from trtserve_engines.sources import PlacedArrays
+from trtserve_engines.sources import Located, PlacedArrays, located
 
 FLOAT = np.dtype(np.float32)
 
@@ -74,8 +74,8 @@ class Source:
         assert target.shape == self.shape
         target[:] = np.asarray(self)
 
-    def in_place(self) -> np.ndarray | None:
-        return np.asarray(self)
+    def in_place(self) -> Located | None:
+        return located(np.asarray(self))
 
 
 def square(inputs: Arrays) -> dict[str, np.ndarray]:
@@ -116,7 +116,7 @@ def test_what_lies_outside_is_read_into_the_inner_shape() -> None:
     (seen,) = context._inwards([{"x": Source()}])  # type: ignore[attr-defined]
     target = np.zeros((1, 2, 2), FLOAT)
     seen["x"].copy_to(target)
-    np.testing.assert_array_equal(seen["x"].in_place(), target)
+    np.testing.assert_array_equal(seen["x"].in_place().array, target)
     assert (target.tolist(), len(seen["x"]), seen["x"].shape) == ([[[0, 1], [2, 3]]], 1, (1, 2, 2))
 
 

@@ -317,7 +317,12 @@ def test_splitter_takes_apart_as_split_infer_request_does(messages, tensors, ids
             raw = delimited(7, tensor)
             named = [one for entry in entries for one in (message + entry + raw, entry + message + raw, raw + entry)]
             twice = message + b"".join(entries) + raw
-            for one in (message + raw, tensor + message, *named, twice):
+            without = [
+                message,
+                message + delimited(7, b""),
+                *[one for e in entries for one in (e + message, message + e)],
+            ]
+            for one in filter(None, (message + raw, tensor + message, *named, twice, *without)):
                 at = data.draw(st.integers(0, len(one) - 1))
                 other = one[:at] + bytes([data.draw(st.integers(0, 255))]) + one[at + 1 :]
                 for given_message in (one, other, one):
@@ -340,6 +345,17 @@ def test_splitter_knows_a_message_that_differs_in_its_tensor_alone(monkeypatch):
     monkeypatch.setattr(wire, "_split", None)
     again = splitter.split(header + delimited(7, b"xyz"))
     assert again == (header, "", [b"xyz"])
+    assert again.header is first.header
+
+
+@pytest.mark.parametrize("id_entry", [b"", wire.id_entry("a")])
+def test_splitter_knows_a_message_without_tensors(monkeypatch, id_entry):
+    splitter = wire.RequestSplitter()
+    header = oip.ModelInferRequest(model_name="m").SerializeToString()
+    first = splitter.split(id_entry + header)
+    monkeypatch.setattr(wire, "_split", None)
+    again = splitter.split(id_entry.replace(b"a", b"b") + header)
+    assert again == (header, "b" if id_entry else "", [])
     assert again.header is first.header
 
 

@@ -73,6 +73,19 @@ def test_a_model_that_was_idle_has_no_claim_to_the_past():
     assert busy.used_s - before == pytest.approx(50, abs=3)
 
 
+def test_neither_has_one_whose_runs_were_over_before_they_were_counted_in():
+    device = Device("d", ManualReactor(), max_running=1)
+    busy, quick = Model(device, 1.0), Share(lambda: None)
+    simulate([busy], until=100.0)
+    device.used(quick, 1, 0.25)
+    assert quick.used_s == pytest.approx(busy.share.used_s, abs=1.5)
+    late = Share(lambda: None)
+    device.used(quick, 1, 50.0)
+    device.used(quick, 1, 0.25)
+    device.start(late, 0)
+    assert late.used_s == pytest.approx(150, abs=2)  # as much as who has used most
+
+
 def test_a_model_that_no_longer_wants_its_turn_lets_the_next_one_go():
     reactor = ManualReactor()
     device = Device("d", reactor, max_running=1)

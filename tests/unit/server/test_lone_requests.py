@@ -49,7 +49,7 @@ class Inline:
         self.statistics = ModelStatistics()
         self.context = Context(self.reactor)
         self.host = Host(self.reactor, **host)
-        options = BatcherOptions(BatchPolicy(8, 0.0, ()), QueuePolicy(100, 1 << 30), inline=True, threads=(1,))
+        options = BatcherOptions(BatchPolicy(8, 0.0, ()), QueuePolicy(100, 1 << 30), inline_rows=8, threads=(1,))
         self.batcher = Batcher("m", options, self.reactor, self.statistics, self.host.budget)
         reports = Reports(lambda instance, error: None, self.batcher.batch_finished, self.batcher.instance_died)
         self.instance = InlineInstance("m#0", self.host.device("cpu"), lambda: self.context, self.reactor, reports)
@@ -160,4 +160,4 @@ def test_a_device_with_no_room_makes_it_wait_like_everyone():
 def test_the_log_says_that_the_caller_was_alone(inline, caplog):
     caplog.set_level(logging.DEBUG, logger="trtserve_server.scheduling")
     inline.submit()
-    assert "m: 1 rows of 1 requests to m#0 (the caller is alone) with 1 threads; 0 requests still wait" in caplog.text
+    assert "m: 1 rows of 1 requests with 1 threads on the loop (alone); 0 requests still wait" in caplog.text

@@ -53,22 +53,18 @@ def lone_loop():
 def test_a_caller_who_has_been_alone_for_a_while_is_not_made_to_wait():
     loop = QuietLoop()
     turns_of_lone_requests(loop, ALONE - 1)
-    assert not loop.is_alone(1)
+    assert not loop.is_alone()
     turns_of_lone_requests(loop, 1)
-    assert loop.is_alone(1)
+    assert loop.is_alone()
 
 
 def test_one_in_so_many_requests_of_a_lone_caller_waits_to_see_whether_others_come():
     loop = lone_loop()
-    assert [loop.is_alone(1) for _ in range(2 * LOOK_EVERY)] == [*[True] * (LOOK_EVERY - 1), False] * 2
-
-
-def test_two_requests_at_once_are_company():
-    assert not lone_loop().is_alone(2)
+    assert [loop.is_alone() for _ in range(2 * LOOK_EVERY)] == [*[True] * (LOOK_EVERY - 1), False] * 2
 
 
 def test_company_that_is_seen_makes_everyone_wait_again():
     loop = lone_loop()
     while not loop.is_quiet(2):
         pass
-    assert not loop.is_alone(1)
+    assert not loop.is_alone()

@@ -194,8 +194,8 @@ def test_a_window_must_lie_inside_its_region(shared: SharedObject, offset: int, 
 def test_nothing_is_written_behind_a_window(shared: SharedObject) -> None:
     window = Window(opened(shared), 10, 4)
     with pytest.raises(InvalidRequest, match="5 bytes are to be written to the 4 .* of at least 5"):
-        window.put(bytes(5))
-    window.put(b"abcd")
+        window.write(bytes(5))
+    window.write(b"abcd")
     assert shared.memory[9:15] == b"\0abcd\0"
 
 
@@ -205,7 +205,7 @@ def test_the_descriptor_is_closed_when_nothing_uses_the_region_any_more(shared: 
     window = regions.window("r", 0, 4)
     regions.remove("r", SystemRegion)
     assert descriptors(shared.path) == 1
-    window.put(b"abcd")
+    window.write(b"abcd")
     del window
     assert descriptors(shared.path) == 0
 
@@ -268,11 +268,13 @@ def test_windows_overlap_where_a_byte_lies_in_both(shared: SharedObject) -> None
 
 def test_a_tensor_lies_where_its_region_is_mapped(shared: SharedObject, way: str) -> None:
     tensor = SharedTensor(Window(opened(shared, 4, 60), 12, 24), np.dtype(np.float32), (2, 3))
-    array = tensor.in_place()
+    there = tensor.in_place()
     if way == "copied":
-        assert array is None
+        assert there is None
         return
-    assert array is not None
+    assert there is not None
+    array, address = there
+    assert address == array.ctypes.data
     assert (array.dtype, array.shape) == (np.float32, (2, 3))
     shared.put(np.arange(6, dtype=np.float32), 16)
     assert array.tolist() == [[0, 1, 2], [3, 4, 5]]
@@ -287,13 +289,13 @@ def test_a_tensor_lies_where_its_region_is_mapped(shared: SharedObject, way: str
 def test_a_place_is_where_its_region_is_mapped_and_has_room(shared: SharedObject, way: str) -> None:
     place = SharedPlace(Window(opened(shared), 16, 20))
     assert place.array(np.dtype(np.float32), (2, 3)) is None
-    array = place.array(np.dtype(np.float32), (1, 5))
+    there = place.array(np.dtype(np.float32), (1, 5))
     shared.truncate(20)
     if way == "copied":
-        assert array is None and place.problem() is None
+        assert there is None and place.problem() is None
         return
-    assert array is not None
-    array[...] = 7  # to where nothing is any more, but in the object's last page
+    assert there is not None
+    there.array[...] = 7  # to where nothing is any more, but in the object's last page
     assert "has shrunk" in str(place.problem())
     assert os.stat(shared.path).st_size == 20
 
@@ -302,9 +304,9 @@ def test_memory_that_was_away_while_it_was_used_is_known_and_copied_from_then_on
     shared = SharedObject(3 * mmap.PAGESIZE)
     region = opened(shared, 0, shared.size)
     first, last = (SharedTensor(Window(region, number * mmap.PAGESIZE, 4), np.dtype(np.int32), ()) for number in (0, 2))
-    arrays = [tensor.in_place() for tensor in (first, last)]
+    found = [tensor.in_place() for tensor in (first, last)]
     shared.truncate(mmap.PAGESIZE)
-    assert [array.tolist() for array in arrays if array is not None] == ([0, 0] if way == "mapped" else [])
+    assert [there.array.tolist() for there in found if there is not None] == ([0, 0] if way == "mapped" else [])
     shared.truncate(shared.size)
     assert first.problem() is None
     if way == "mapped":
@@ -317,19 +319,29 @@ def test_memory_that_was_away_while_it_was_used_is_known_and_copied_from_then_on
     shared.close()
 
 
-def test_what_was_made_in_its_window_is_not_written_again_and_checked(shared: SharedObject, way: str) -> None:
-    window = Window(opened(shared), 16, 20)
-    view = window.view()
-    if view is None:
+def test_a_region_knows_what_was_made_in_it(shared: SharedObject, way: str) -> None:
+    region, other = opened(shared), opened(shared, name="s")
+    there = SharedPlace(Window(region, 16, 20)).array(np.dtype(np.float32), (1, 5))
+    if there is None:
         assert way == "copied"
         return
-    view[:4] = 7
-    shared.memory[17] = 8
-    window.put(view[:4].data)
-    assert shared.memory[16:20] == bytes([7, 8, 7, 7])
-    shared.truncate(10)
-    with pytest.raises(InvalidRequest, match="has shrunk"):
-        window.put(view[:4].data)
+    for array in (there.array, there.array.reshape(5)):
+        assert region.holds(array) and not other.holds(array)
+    assert not region.holds(there.array.copy())
+
+
+def test_a_window_is_looked_at_in_one_form_after_another(shared: SharedObject, way: str) -> None:
+    window = Window(opened(shared), 16, 24)
+    shared.put(np.arange(6, dtype=np.float32), 16)
+    for dtype, shape in [("f4", (1, 6)), ("f4", (1, 6)), ("f4", (2, 3)), ("i4", (2, 3)), ("f4", (5,))]:
+        there = window.array(np.dtype(dtype), shape)
+        assert (there is None) == (way == "copied")
+        if there is not None:
+            expected = np.arange(6, dtype=np.float32).view(dtype)[: np.prod(shape)].reshape(shape)
+            np.testing.assert_array_equal(there.array, expected)
+            assert there.address == there.array.ctypes.data
+    shared.truncate(30)
+    assert window.array(np.dtype("f4"), (5,)) is None
 
 
 def test_a_file_of_more_than_there_are_addresses_for_is_copied(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
