@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,12 +14,18 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import pytest
 
 from tests.support import as_the_command as as_the_command
+from tests.support.children import pytest_configure as pytest_configure
 from tests.support.running_server import RunningServer
-from tests.support.simulated import pytest_configure as pytest_configure
 
 ROOT = Path(__file__).resolve().parent.parent
 
 Serve = Callable[..., RunningServer]
+
+
+def pytest_collection_finish() -> None:
+    """Takes what was imported and collected out of sight of the search for garbage, which some tests call for often."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.metadata import version
 from typing import Any, NoReturn
 
 from trtserve_client import cli_control, cli_inputs, cli_output
@@ -31,7 +32,11 @@ DONE, REFUSED, MISUSED, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code; errors are one line on stderr."""
-    arguments = _parser().parse_args(words)
+    given = list(sys.argv[1:] if words is None else words)
+    if given == ["--version"]:
+        print("trtserve-client", version("trtserve"))
+        return DONE
+    arguments = _parser().parse_args(given)
     try:
         with _client(arguments) as client:
             try:
@@ -145,6 +150,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="trtserve-client", description="Ask a gRPC inference server.", allow_abbrev=False)
+    parser.epilog = "trtserve-client --version, and nothing else, prints the version of this program."
     _add_connection(parser, os.environ.get("TRTSERVE_CLIENT_URL") or _DEFAULT_URL)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 

@@ -231,9 +231,12 @@ class App:
 
     def _publish_health(self) -> None:
         ready = "SERVING" if self.ready else "NOT_SERVING"
-        statuses = {"": ready, oip.SERVICE: ready, row_inference.SERVICE: ready, health.SERVICE: ready}
+        statuses = dict.fromkeys(("", oip.SERVICE, row_inference.SERVICE, health.SERVICE), ready)
+        if not self._serving:  # at the start and the end, when every one of thousands of models changes its state
+            self._health.update(statuses | dict.fromkeys(self.registry.names(), "NOT_SERVING"))
+            return
         for entry in self.registry.entries():
-            serving = entry.state is State.READY and self._serving and not self.device_lost.is_set()
+            serving = entry.state is State.READY and not self.device_lost.is_set()
             key = entry.name
             if serving or key not in statuses:
                 statuses[key] = "SERVING" if serving else "NOT_SERVING"

@@ -24,6 +24,8 @@ from tests.support.oip_client import WAIT_S, Client, infer_request
 from tests.support.running_server import RunningServer
 from trtserve_protos import oip, row_inference
 
+pytestmark = pytest.mark.beside
+
 Serve = Callable[..., RunningServer]
 Connect = Callable[..., Client]
 Script = Callable[..., Any]

@@ -22,6 +22,8 @@ from tests.support.server_process import ServerProcess
 from trtserve_client import Client
 from trtserve_client.load.cli import main
 
+pytestmark = pytest.mark.beside
+
 WAIT_S = 60.0
 SCRIPTS = (
     "steady:latency_ms=5:instances=8:max_batch_size=0:shape=1x16",
@@ -80,6 +82,7 @@ def percentile(run: dict[str, Any], percent: float) -> float:
     return float(dict(map(tuple, run["curve"]))[percent])
 
 
+@pytest.mark.alone
 def test_injected_latencies_come_out_as_measured_percentiles_within_two_percent(measure: Measure) -> None:
     run = only_run(measure("two", "--concurrency", "1", "--count", "8", "--warmup-s", "0"))
     assert run["answered"] == 8
@@ -89,6 +92,7 @@ def test_injected_latencies_come_out_as_measured_percentiles_within_two_percent(
     assert 750 <= run["server"]["phases_ms"]["compute_infer"] <= run["mean"]
 
 
+@pytest.mark.alone
 def test_a_stall_is_visible_in_an_open_loop(measure: Measure) -> None:
     document = measure("stalls", "--rate", "60", "--arrivals", "constant", "--duration-s", "2", "--warmup-s", "0")
     run = only_run(document)
@@ -99,12 +103,14 @@ def test_a_stall_is_visible_in_an_open_loop(measure: Measure) -> None:
     assert "p50 ran from" in document["output"] or "Not stable" not in document["output"]
 
 
+@pytest.mark.alone
 def test_the_same_stall_is_one_slow_request_in_a_closed_loop(measure: Measure) -> None:
     run = only_run(measure("stallsagain", "--concurrency", "1", "--count", "60", "--warmup-s", "0"))
     assert run["max"] > 500
     assert percentile(run, 90) < 250
 
 
+@pytest.mark.alone
 def test_what_the_server_did_is_told(measure: Measure) -> None:
     document = measure("batches", "--concurrency", "4", "--count", "40", "--warmup-s", "0.2")
     server = only_run(document)["server"]
@@ -162,6 +168,7 @@ def test_tensors_in_shared_memory(measure: Measure) -> None:
     assert [path for path in Path("/dev/shm").iterdir() if path.name.startswith(f"trtserve-{os.getpid()}-")] == []
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "words", [("--concurrency", "2"), ("--streams", "1", "--in-flight", "2"), ("--shared-memory",)]
 )
@@ -178,6 +185,7 @@ def test_the_phases_of_every_request_by_its_answers_timing(measure: Measure, wor
     assert re.search(r"waiting for its turn +\d", document["output"])
 
 
+@pytest.mark.alone
 def test_a_trace_is_replayed_with_its_inputs_and_its_timing(
     measure: Measure, server: RunningServer, tmp_path: Path
 ) -> None:
@@ -221,6 +229,7 @@ def test_servers_side_by_side(server: RunningServer, tmp_path: Path, capsys: pyt
     assert "Side by side, in ratio to fast" in report.read_text()
 
 
+@pytest.mark.alone
 def test_a_condition_against_an_earlier_result_decides_the_exit_code(measure: Measure, tmp_path: Path) -> None:
     words = ("--concurrency", "1", "--count", "10", "--warmup-s", "0")
     measure("steady", *words)

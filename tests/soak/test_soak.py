@@ -17,6 +17,8 @@ from tests.models import make_models
 from tests.soak.kinds import Kinds
 from tests.support.server_process import ServerProcess
 
+pytestmark = pytest.mark.beside
+
 SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
 WARM_UP_S = min(60.0, SECONDS / 4)
 """Time of calls as fast as they go, more at once than later: pools and caches then are as large as they will be."""

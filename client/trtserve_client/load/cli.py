@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from types import FrameType
 from typing import NoReturn
 
@@ -31,6 +32,9 @@ _OUTPUTS = ("json", "csv", "report")
 def main(words: Sequence[str] | None = None) -> int:
     """Runs one measurement and returns the exit code; errors are one line on stderr."""
     given = list(sys.argv[1:] if words is None else words)
+    if given == ["--version"]:  # with a value, and beside a model, it is the model's
+        print("trtserve-load", version("trtserve"))
+        return DONE
     try:
         plan, config = _read(given)
         return _measure(given, plan, config)
@@ -156,7 +160,10 @@ def _parser(*, plan: bool) -> argparse.ArgumentParser:
     prog = "trtserve-load compare" if plan else "trtserve-load"
     parser = _Parser(prog=prog, description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
     if not plan:
-        parser.epilog = "trtserve-load compare PLAN.toml measures servers side by side."
+        parser.epilog = (
+            "trtserve-load compare PLAN.toml measures servers side by side;"
+            " trtserve-load --version, and nothing else, prints the version of this program."
+        )
         add_arguments(parser)
         return parser
     parser.add_argument("plan", help="a file with [load], options by their names, and two or more [[target]] tables")

@@ -99,8 +99,12 @@ class Catalogue:
 
     def entries(self) -> Iterator[Entry]:
         """Every version of every model, in the order of names and versions."""
-        for name in sorted(self._entries):
+        for name in self.names():
             yield from self.versions(name)
+
+    def names(self) -> list[str]:
+        """The names of all models, in their order."""
+        return sorted(self._entries)
 
     def versions(self, name: str) -> list[Entry]:
         """The versions of one model, in their order; none where it is unknown."""

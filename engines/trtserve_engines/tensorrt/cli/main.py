@@ -8,6 +8,7 @@ import os
 import sys
 from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from typing import NamedTuple
 
 from trtserve_engines.command_line import EXIT_USAGE, CommandLine
@@ -97,6 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else list(arguments)
     if not words or words[0] in ("-h", "--help"):
         raise SystemExit(_written(_help(), 0 if words else EXIT_USAGE))
+    if words[0] == "--version":
+        raise SystemExit(_written(f"{PROGRAM} {version('trtserve')}", 0))
     command = COMMANDS.get(words[0])
     if command is None:
         print(f"{PROGRAM}: {words[0]!r} is unknown{nearest(words[0], COMMANDS)}", file=sys.stderr)
@@ -164,5 +167,6 @@ def _parser(name: str, command: Command) -> CommandLine:
 def _help() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name.ljust(width)}  {command.help}" for name, command in COMMANDS.items()]
-    head = f"usage: {PROGRAM} COMMAND [arguments]     {PROGRAM} COMMAND --help says more\n\n"
+    head = f"usage: {PROGRAM} COMMAND [arguments]     {PROGRAM} COMMAND --help says more\n"
+    head += f"       {PROGRAM} --version\n\n"
     return head + "\n".join(lines) + f"\n\n{EXIT_CODES}"

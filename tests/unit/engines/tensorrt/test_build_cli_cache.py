@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from importlib.metadata import version
 
 import pytest
 
@@ -79,6 +80,12 @@ def test_help_names_every_command_and_the_exit_codes(capsys, words):
     assert end.value.code == (0 if words else 2)
     assert all(f"  {name} " in output for name in COMMANDS)
     assert "exit codes: 0 done" in output
+
+
+def test_it_says_its_version(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert (end.value.code, capsys.readouterr()) == (0, (f"trtserve-build {version('trtserve')}\n", ""))
 
 
 def test_the_cache_may_be_named_in_the_environment_as_for_the_server(cache, capsys, monkeypatch, tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from tests.models import make_models as models
 from trtserve_engines.tensorrt.bfloat16_on_cpu import runnable_on_cpu
@@ -25,8 +25,8 @@ def rounded(array: np.ndarray) -> np.ndarray:
 def half_model(nodes: list[onnx.NodeProto], elem_type: int = TensorProto.FLOAT) -> onnx.ModelProto:
     """From `x` to `y`, both of `elem_type`, with BF16 weights `w` between."""
     ends = [models.tensor("x", ["batch", 8], elem_type)], [models.tensor("y", ["batch", 4], elem_type)]
-    proto = models.model(nodes, *ends, opset=22)
-    proto.graph.initializer.append(numpy_helper.from_array(W, "w"))
+    proto = models.model(nodes, *ends, opset=21)
+    proto.graph.initializer.append(helper.make_tensor("w", TensorProto.BFLOAT16, W.shape, W.tobytes(), raw=True))
     return proto
 
 
