@@ -36,9 +36,10 @@ class Warmed:
     def start(self, config: str, proto: onnx.ModelProto | None = None) -> tuple[str, str]:
         """State and reason of the model with this config.pbtxt."""
         make_models.save(proto or make_models.scale(2.0), self.folder / "m" / "1" / "model.onnx")
-        (self.folder / "m" / "config.pbtxt").write_text(f"max_batch_size: 4 {config}")
+        # No thread of the loader is to time the model with runs of its own: neither for batches nor for where they run.
+        batching = "dynamic_batching { max_queue_delay_microseconds: 1 }"
+        (self.folder / "m" / "config.pbtxt").write_text(f"max_batch_size: 4 {batching} {config}")
         self._monkeypatch.setattr(loader, "open_engine", self._open)
-        # No thread of the loader is to time the model with runs of its own.
         server = self._serve(model_repository=(str(self.folder),), inline_run_limit_us=0)
         return self._connect(server).states()["m"]
 

@@ -24,6 +24,7 @@ class Rig:
         max_rows=8,
         delay_s=0.0,
         preferred=(),
+        fixed_rows=math.inf,
         instances=1,
         max_queue_size=100,
         queue=None,
@@ -36,7 +37,7 @@ class Rig:
         self.reactor = reactor or ManualReactor()
         self.statistics = ModelStatistics()
         options = BatcherOptions(
-            BatchPolicy(max_rows, delay_s, preferred),
+            BatchPolicy(max_rows, delay_s, preferred, fixed_rows),
             queue or QueuePolicy(max_queue_size, max_bytes=1 << 30),
             threads=threads,
             inline_rows=inline_rows,

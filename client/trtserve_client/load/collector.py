@@ -52,10 +52,8 @@ class Collector:
             total = self.buckets.setdefault(number, _Total())
             total.answered += bucket.answered
             self._last_end = max(self._last_end, bucket.last_end)
-            if bucket.latencies:
-                total.latencies.add(Histogram.decode(bucket.latencies))
-            if bucket.failed:
-                total.failed.add(Histogram.decode(bucket.failed))
+            total.latencies.record(bucket.latencies)
+            total.failed.record(bucket.failed)
             for status, count in bucket.errors.items():
                 total.errors[status] = total.errors.get(status, 0) + count
 

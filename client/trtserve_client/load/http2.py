@@ -25,6 +25,7 @@ _REPLENISH = 2**29
 _SMALL = 4096
 _CANCELLED = (8).to_bytes(4, "big")
 _OUR_FRAME = 16_384
+_MOST_KNOWN = 64
 _RESET_STATUS = {7: "UNAVAILABLE", 8: "CANCELLED", 11: "RESOURCE_EXHAUSTED", 12: "PERMISSION_DENIED"}
 _STATUSES = {str(code.value[0]): code.name for code in grpc.StatusCode}
 
@@ -226,14 +227,20 @@ class Http2Client:
             self._end(number, *_status(stream.headers), events)
 
     def _decoded(self, block: bytes) -> dict[str, str]:
-        """The headers. A block of references alone changes no table, and is looked up when it comes again."""
+        """The headers. A block that changes no table is looked up when it comes again, until another one does."""
         if (known := self._known.get(block)) is not None:
             return known
+        table = self._decoder.header_table
+        entries = table.dynamic_entries
+        before = (table.maxsize, len(entries))
+        newest = entries[0] if entries else None
         headers = {str(name): str(value) for name, value in self._decoder.decode(block)}
-        if block and min(block) > 0x80 and max(block) < 0xFF:
-            self._known[block] = headers
-        else:
+        # Whatever is put into the table is put in front.
+        unchanged = before == (table.maxsize, len(entries)) and newest is (entries[0] if entries else None)
+        if not unchanged or len(self._known) >= _MOST_KNOWN:
             self._known.clear()
+        if unchanged:
+            self._known[block] = headers
         return headers
 
     def _end(self, number: int, status: str, detail: str, events: list[Event]) -> None:

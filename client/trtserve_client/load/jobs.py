@@ -82,14 +82,14 @@ class Job:
 class Bucket:
     """What a stretch of time held: answers and errors of requests that belong to it, and answers that came in it.
 
-    `latencies` and `failed` are histograms of the answers' and of the errors' times; `last_end` is when the last came.
+    `latencies` and `failed` are the answers' and the errors' times in seconds; `last_end` is when the last came.
     """
 
-    latencies: str = ""
+    latencies: np.ndarray = field(default_factory=lambda: np.empty(0))
     answered: int = 0
     last_end: float = 0.0
     errors: dict[str, int] = field(default_factory=dict)
-    failed: str = ""
+    failed: np.ndarray = field(default_factory=lambda: np.empty(0))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trtserve_client.load.histogram import Histogram
 from trtserve_client.load.jobs import OK, Bucket, Window
 from trtserve_client.load.timings import Timed, histograms_from_timed
 from trtserve_protos.timing import Timing
@@ -71,19 +70,11 @@ def buckets_from_outcomes(outcomes: Sequence[Outcome], window: Window) -> dict[i
         bucket = buckets[int(number)] = Bucket(answered=int(np.count_nonzero(came)))
         bucket.last_end = float(ended[came].max(initial=0.0))
         mine = own == number
-        bucket.latencies, bucket.failed = _encoded(latencies[mine & ok]), _encoded(latencies[mine & ~ok])
+        bucket.latencies, bucket.failed = latencies[mine & ok], latencies[mine & ~ok]
         for index in np.flatnonzero(mine & ~ok).tolist():
             status = outcomes[index][3]
             bucket.errors[status] = bucket.errors.get(status, 0) + 1
     return buckets
-
-
-def _encoded(latencies: np.ndarray) -> str:
-    if not len(latencies):
-        return ""
-    histogram = Histogram()
-    histogram.record(latencies)
-    return histogram.encode()
 
 
 def _numbers(times: np.ndarray, window: Window) -> np.ndarray:

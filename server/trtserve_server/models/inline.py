@@ -10,7 +10,7 @@ from trtserve_engines.engine import Engine
 from trtserve_engines.errors import ExecutionError
 from trtserve_engines.onnx_model import OnnxModel
 from trtserve_engines.samples import sample_inputs
-from trtserve_engines.signature import DYNAMIC, Signature
+from trtserve_server.models.alike import rows_are_alike
 
 _REPEATS = 5
 """Runs of each size, of which the quickest counts: what else the machine does makes none quicker."""
@@ -21,8 +21,7 @@ def quick_rows(engine: Engine, model: OnnxModel, max_batch_size: int, limit_s: f
 
     Measured on one thread, and only where no input can change it.
     """
-    fixed = _is_fixed(model.signature, batched=max_batch_size > 0) and not model.has_control_flow
-    if engine.device != "cpu" or not fixed or limit_s == 0:
+    if engine.device != "cpu" or not rows_are_alike(model, batched=max_batch_size > 0) or limit_s == 0:
         return 0
     threads = engine.thread_choices[0] if engine.thread_choices else 0
     context = engine.create_context(batched=max_batch_size > 0)
@@ -48,9 +47,3 @@ def rows_within(limit_s: float, most: int, run_s: Callable[[int], float]) -> int
             break
         quick = rows
     return quick
-
-
-def _is_fixed(signature: Signature, *, batched: bool) -> bool:
-    """Whether all tensors of as many rows have the same size."""
-    tensors = (*signature.inputs, *signature.outputs)
-    return all(spec.dtype.kind != "O" and DYNAMIC not in spec.shape[batched:] for spec in tensors)

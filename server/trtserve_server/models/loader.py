@@ -6,6 +6,7 @@ Runs on a thread of its own; touches nothing that is shared.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from trtserve_engines.tensorrt.plugins import check_allowed
 from trtserve_engines.tensorrt.tensorrt_options import TensorRtOptions
 from trtserve_server.config import ModelConfig, ServerConfig
 from trtserve_server.models.agreement import agreed_signature, check_types
+from trtserve_server.models.batch_cost import fixed_rows_of
 from trtserve_server.models.batching import decide_batching
 from trtserve_server.models.inline import quick_rows
 from trtserve_server.models.labels import read_labels
@@ -62,7 +64,8 @@ class LoadedModel:
 
     `signature` is the engine's, with the sizes that the configuration fixes. `max_batch_size` is 0 where requests are
     never batched. Up to `inline_rows` rows a run is quicker than handing it to another thread, so that it is better run
-    by the one that schedules. `awaits_engine` says that this serves only until the model's TensorRT engine is built.
+    by the one that schedules. `fixed_rows` is what a batch costs beside its rows, in rows; infinity where it is not
+    known. `awaits_engine` says that this serves only until the model's TensorRT engine is built.
     """
 
     source: ModelVersion
@@ -73,6 +76,7 @@ class LoadedModel:
     labels: Mapping[str, Sequence[str]]
     warmup: Sequence[WarmupRequest]
     inline_rows: int
+    fixed_rows: float
     load_s: float
     awaits_engine: bool = False
 
@@ -147,15 +151,32 @@ def _finish(
         inline_rows = 0
         if alone and model is not None:
             inline_rows = quick_rows(engine, model, max_batch_size, server.inline_run_limit_us / 1e6)
+        # Who names sizes or a delay wants batches, whatever they gain.
+        wanted = config.batching.preferred_batch_sizes or config.batching.max_queue_delay_us
+        fixed_rows = (
+            math.inf if inline_rows or wanted or model is None else fixed_rows_of(engine, model, max_batch_size)
+        )
     except BaseException:
         opened.close()
         raise
     log.info("%s/%s: %s: %s", source.name, source.version, "batched" if max_batch_size else "not batched", reason)
+    if fixed_rows != math.inf:
+        log.info("%s/%s: a batch costs as much as %.2g rows beside its own", source.name, source.version, fixed_rows)
     inline = inline_rows >= max(1, max_batch_size)
     opened = replace(opened, engines=tuple(_counted(placed, inline=inline) for placed in opened.engines))
     seconds = time.monotonic() - start
     return LoadedModel(
-        source, opened, signature, max_batch_size, reason, labels, warmup, inline_rows, seconds, awaits_engine
+        source,
+        opened,
+        signature,
+        max_batch_size,
+        reason,
+        labels,
+        warmup,
+        inline_rows,
+        fixed_rows,
+        seconds,
+        awaits_engine,
     )
 
 

@@ -193,8 +193,9 @@ class ServedModel:
 def _batcher_options(loaded: LoadedModel) -> BatcherOptions:
     config = loaded.source.config
     batching = config.batching
+    delay_s, preferred = batching.max_queue_delay_us / 1e6, batching.preferred_batch_sizes
     return BatcherOptions(
-        BatchPolicy(loaded.max_batch_size or 1, batching.max_queue_delay_us / 1e6, batching.preferred_batch_sizes),
+        BatchPolicy(loaded.max_batch_size or 1, delay_s, preferred, loaded.fixed_rows),
         _queue_policy(config),
         batched=loaded.max_batch_size > 0,
         inline_rows=loaded.inline_rows,

@@ -75,7 +75,7 @@ class Batcher:
         self._pool = Pool(self._dispatch, options.threads)
         self._pace = Pace()
         self._watchdog = Watchdog(reactor, options.run_timeout_s, self._overdue)
-        self._forecast = Forecast(self._queue, self._pool, self._watchdog, self._pace, options.policy.max_rows)
+        self._forecast = Forecast(self._queue, self._pool, self._watchdog, self._pace, options.policy.most_rows)
         self._inline_rows = options.inline_rows
         self._inline_threads = options.threads[0] if options.threads else 0
         self._quiet = QuietLoop() if gathers(options.inline_rows, options.policy.max_rows) else None

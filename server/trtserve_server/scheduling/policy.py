@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
+
+_LOSS = 0.01
+"""The part of a batch's time that may go on what does not grow with its rows: then larger ones gain nothing."""
 
 
 @dataclass(frozen=True)
 class BatchPolicy:
-    """`max_rows` in a batch, how long an idle instance waits for more, and sizes worth cutting at once."""
+    """`max_rows` in a batch, how long an idle instance waits for more, and sizes worth cutting at once.
+
+    `fixed_rows` is what a batch costs beside its rows, counted in rows: the less, the less they gain from one another.
+    Infinity where that is not known.
+    """
 
     max_rows: int
     max_delay_s: float = 0.0
     preferred_rows: tuple[int, ...] = ()
+    fixed_rows: float = math.inf
+
+    @property
+    def most_rows(self) -> int:
+        """The most that a batch is given: as many as it may have, or as gain anything."""
+        return math.ceil(min(self.max_rows, self.fixed_rows / _LOSS))
 
 
 class Dispatch(NamedTuple):
@@ -44,8 +58,9 @@ def decide(
     beyond `latest_start`, when a run has to start for the most urgent deadline. `spare` says that a busy instance can
     take another batch behind its own; it gets full ones, which have nothing to gain by waiting.
     """
-    if rows and (idle or spare) and rows >= policy.max_rows:
-        return Dispatch(policy.max_rows, "full" if idle else "full, behind another")
+    part = _part(rows, idle, policy)
+    if rows and (idle or spare) and rows >= policy.most_rows:
+        return Dispatch(part, _why_full(part, policy) if idle else "full, behind another")
     if rows == 0 or idle == 0:
         return WaitForWork()
     preferred = max((size for size in policy.preferred_rows if size <= rows), default=0)
@@ -53,7 +68,21 @@ def decide(
         return Dispatch(preferred, "preferred size")
     due = oldest + policy.max_delay_s
     if now >= due:
-        return Dispatch(rows, "delay over" if policy.max_delay_s else "instance idle")
+        return Dispatch(part, "delay over" if policy.max_delay_s else "instance idle")
     if now >= latest_start:
-        return Dispatch(rows, "a deadline is near")
+        return Dispatch(part, "a deadline is near")
     return WaitUntil(min(due, latest_start))
+
+
+def _part(rows: int, idle: int, policy: BatchPolicy) -> int:
+    """How many of the rows a batch gets: all that it may, or an equal part for each idle instance.
+
+    Parts are worth it where at least half of their time is that of their rows; else an instance had better stay idle.
+    """
+    if idle > 1:
+        rows = math.ceil(min(rows, max(rows / idle, policy.fixed_rows)))
+    return min(rows, policy.most_rows)
+
+
+def _why_full(part: int, policy: BatchPolicy) -> str:
+    return "full" if part == policy.max_rows else "more rows would gain nothing"

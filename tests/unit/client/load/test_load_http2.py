@@ -87,6 +87,38 @@ def test_answers_of_many_calls_use_the_table_of_headers(client):
     assert client.receive(server.answer(number)) == [Ended(number, "OK", "")]
 
 
+def test_the_same_bytes_mean_something_else_once_the_table_has_changed(client):
+    """A reference to the newest entry, and a message beside the table, as gRPC's servers send it with every answer."""
+
+    def trailers(block):
+        number = client.open(framed(b"x"), several=False)
+        return client.receive(frame(HEADERS, END_HEADERS | END_STREAM, number, block))[0][1:]
+
+    status = lambda code: b"\x40\x0bgrpc-status" + bytes([len(code)]) + code
+    beside = lambda message: b"\xbe\x00\x0cgrpc-message" + bytes([len(message)]) + message
+    for code, name in ((b"0", "OK"), (b"3", "INVALID_ARGUMENT"), (b"0", "OK"), (b"5", "NOT_FOUND")):
+        assert trailers(status(code)) == (name, "")
+        for _ in range(3):
+            assert trailers(beside(b"")) == (name, "")
+        for number in range(100):
+            assert trailers(beside(b"id %d" % number)) == (name, f"id {number}")
+    assert trailers(b"\x20" + status(b"0")) == ("OK", "")  # a table of no size takes nothing
+    assert trailers(b"\x88" + beside(b"")[1:])[0] == "UNKNOWN"
+
+
+def test_what_is_known_does_not_outlive_a_smaller_table(client):
+    """Both entries are of the same size; the table shrinks to one, so that the second place is empty."""
+    server = Server()
+    number = client.open(framed(b"x"), several=False)
+    assert client.receive(server.answer(number)) == [Ended(number, "OK", "")]
+    number = client.open(framed(b"x"), several=False)
+    assert client.receive(server.answer(number)) == [Ended(number, "OK", "")]
+    number = client.open(framed(b"x"), several=False)
+    client.receive(frame(HEADERS, END_HEADERS, number, b"\x20\x88"))
+    with pytest.raises(ProtocolBroken):
+        client.receive(server.answer(number))
+
+
 def test_bytes_may_come_in_any_pieces():
     answers = []
     for size in (1, 2, 7, 10, 1000):
