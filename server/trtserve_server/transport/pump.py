@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any
 
 from trtserve_server.transport.core import CompletionType
+from trtserve_server.transport.patience import Patience
 
 log = logging.getLogger(__name__)
 
@@ -25,11 +26,6 @@ _DONE, _TIMEOUT = CompletionType.operation_complete, CompletionType.queue_timeou
 
 _MOST = 64
 """Events that are handled in one turn of the loop; its other callbacks wait for no more than these."""
-
-_PATIENT_S, _HASTY_S = 200e-6, 20e-6
-"""How long the loop's thread looks in vain before the other thread waits: long where that would have been enough the
-last time. Looking costs CPU that others may need, and not looking a hand-over.
-"""
 
 _UNREAD = "an event of gRPC could not be read, such as a message for which there is no memory; its call gets no answer"
 
@@ -44,8 +40,8 @@ class Pump:
         self._poll = queue.poll
         self._on_error = on_error
         self._loop = loop
-        self._patience_s = _HASTY_S
-        self._last = 0.0  # when an event was last there
+        self._patience = Patience()
+        self._last = 0.0  # when the last event was handled
         self._may_wait = threading.Lock()  # held but for the moment in which the thread is told to wait
         self._may_wait.acquire()
         self._thread = threading.Thread(target=self._wait, name="grpc", daemon=True)
@@ -65,7 +61,9 @@ class Pump:
                 event = self._poll(0)
                 if event.completion_type != _DONE:
                     break
-                came = True
+                if not came:
+                    came = True
+                    self._patience.came(monotonic() - self._last)
                 try:
                     event.tag(event)
                 except Exception:
@@ -76,7 +74,7 @@ class Pump:
         now = monotonic()
         if came:
             self._last = now
-        elif now - self._last > self._patience_s or _is_over(event):
+        elif now - self._last > self._patience.seconds or _is_over(event):
             self._may_wait.release()  # once the queue is over, the thread hears so at once
             return
         self._loop.call_soon(self._turn)
@@ -106,13 +104,12 @@ class Pump:
         if _is_over(event):
             self.ended.set_result(None)
             return
-        now = monotonic()
-        self._patience_s = _PATIENT_S if now - self._last < _PATIENT_S else _HASTY_S
-        self._last = now
+        self._patience.came(monotonic() - self._last)
         try:
             event.tag(event)
         except Exception:
             self._on_error(event.tag)
+        self._last = monotonic()
         self._turn()
 
 
