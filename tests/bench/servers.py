@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+
+from trtserve_server.grpc_listener import prefer_quick_listener
 
 
 @contextmanager
 def baseline() -> Iterator[str]:
     """The baseline server; gives its HOST:PORT."""
     with _process([sys.executable, "-m", "tests.bench.baseline_server"], r"^(\d+)$") as port:
+        yield f"127.0.0.1:{port}"
+
+
+@contextmanager
+def echo() -> Iterator[str]:
+    """Our transport without a server behind it; gives its HOST:PORT."""
+    environment = dict(os.environ)
+    prefer_quick_listener(environment)  # as the server does
+    with _process([sys.executable, "-m", "tests.bench.echo_server"], r"^(\d+)$", environment) as port:
         yield f"127.0.0.1:{port}"
 
 
@@ -25,8 +37,8 @@ def trtserve(*arguments: str) -> Iterator[str]:
 
 
 @contextmanager
-def _process(command: Sequence[str], pattern: str) -> Iterator[str]:
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def _process(command: Sequence[str], pattern: str, environment: Mapping[str, str] | None = None) -> Iterator[str]:
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     try:
         for line in process.stdout:

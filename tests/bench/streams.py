@@ -1,5 +1,5 @@
 """One bidirectional stream with 16 requests in flight against 16 concurrent unary calls: to the same server, and to
-the plain servicer, whose rate does not grow when ours does.
+the plain servicer, whose rate does not grow when ours does. The first stands beside what the transport does by itself.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ def run(folder: Path, rounds: int, seconds: float) -> Iterator[Ratio]:
     """The comparison, with a tiny model."""
     make_models.save(make_models.linear(16, 8), folder / "tiny.onnx")
     tiny = request("tiny", "x", np.ones((1, 16), np.float32))
-    with servers.trtserve(str(folder / "tiny.onnx")) as url, servers.baseline() as plain:
+    with servers.trtserve(str(folder / "tiny.onnx")) as url, servers.baseline() as plain, servers.echo() as echo:
 
-        def stream() -> float:
+        def stream(url: str) -> float:
             return closed_loop(url, tiny, IN_FLIGHT, seconds, stream=True).rate
 
         def unary(url: str) -> float:
             return closed_loop(url, tiny, IN_FLIGHT, seconds).rate
 
-        for what, to in (("16 unary", url), ("16 unary to the baseline", plain)):
-            pairs = in_turn(rounds, stream, partial(unary, to))
-            figures = "{:.0f}/s / {:.0f}/s".format(*medians(pairs))
+        bare, bare_unary = medians(in_turn(rounds, partial(stream, echo), partial(unary, echo)))
+        by_itself = f"; the transport by itself {bare:.0f}/s / {bare_unary:.0f}/s = {bare / bare_unary:.2f}"
+        for what, to, more in (("16 unary", url, by_itself), ("16 unary to the baseline", plain, "")):
+            pairs = in_turn(rounds, partial(stream, url), partial(unary, to))
+            figures = "{:.0f}/s / {:.0f}/s".format(*medians(pairs)) + more
             name = f"tiny, stream with 16 in flight: rate / {what}"
             yield Ratio(name, [one / other for one, other in pairs], 2.0, True, figures)
