@@ -15,8 +15,6 @@ CACHE = "trtserve_cache"
 PRESERVE_ORDERING = "trtserve_preserve_ordering"
 """Of a stream, hence metadata alone. true: all answers in the order of the requests; false: none."""
 
-METADATA_PREFIX = "trtserve-"
-
 
 def metadata_key(parameter: str) -> str:
     """The metadata key of what is called so as a parameter."""

@@ -61,7 +61,6 @@ class EnsembleModel:
 
     backend = "ensemble"
     instances = 0
-    inline = False
     waiting = 0
     awaits_engine = False
     placed: Mapping[str, int] = {}

@@ -78,11 +78,6 @@ class Model(Protocol):
         ...
 
     @property
-    def inline(self) -> bool:
-        """Whether it runs on the scheduling thread itself."""
-        ...
-
-    @property
     def labels(self) -> Mapping[str, Sequence[str]]:
         """Labels of the classes, by output."""
         ...

@@ -105,11 +105,6 @@ class ServedModel:
         return self._loaded.instances
 
     @property
-    def inline(self) -> bool:
-        """Whether all its runs are on the scheduling thread itself."""
-        return self._loaded.inline
-
-    @property
     def waiting(self) -> int:
         """Requests in the queue."""
         return self.batcher.waiting

@@ -53,6 +53,14 @@ def refuse(call: Call, error: Exception) -> None:
     call.end(code, details, trailers_of(error))
 
 
+def finish(call: Call, error: Exception | None) -> None:
+    """Ends a call of which everything is sent, with the status of an error where there was one."""
+    if error is None:
+        call.end()
+    else:
+        refuse(call, error)
+
+
 def deadline_of(call: Call, now: float) -> float:
     """When the caller wants the answer, on the monotonic clock; infinity where it may take for ever.
 

@@ -16,7 +16,7 @@ from trtserve_server.errors import InvalidRequest, RequestError
 from trtserve_server.request import InferRequest, Outcome, held_bytes
 from trtserve_server.rpc.answers import Answers, Lane, Place
 from trtserve_server.rpc.call_wishes import call_wishes
-from trtserve_server.rpc.handlers import deadline_of, handlers_of, refuse
+from trtserve_server.rpc.handlers import deadline_of, finish, handlers_of
 from trtserve_server.rpc.infer_codec import InferCodec
 from trtserve_server.rpc.intake import Intake
 from trtserve_server.scheduling.budget import ByteBudget
@@ -90,10 +90,7 @@ class RowCall:
             self._answers.close()
 
     def _end(self, error: Exception | None) -> None:
-        if error is None:
-            self._call.end()
-        else:
-            refuse(self._call, error)
+        finish(self._call, error)
         self._clear()
 
     def _clear(self) -> None:

@@ -15,7 +15,7 @@ from trtserve_server.request import InferRequest, Outcome
 from trtserve_server.rpc.answers import Answers, Lane, Place
 from trtserve_server.rpc.call_wishes import call_wishes
 from trtserve_server.rpc.custom_parameters import FINAL_RESPONSE
-from trtserve_server.rpc.handlers import deadline_of, refuse
+from trtserve_server.rpc.handlers import deadline_of, finish
 from trtserve_server.rpc.infer_codec import InferCodec
 from trtserve_server.rpc.infer_plan import InferPlan
 from trtserve_server.rpc.status import status_of
@@ -151,10 +151,7 @@ class InferStream:
             error = ServerStopping(
                 "the server is stopping; requests without an answer were not run, send them elsewhere"
             )
-        if error is None:
-            self._call.end()
-        else:
-            refuse(self._call, error)
+        finish(self._call, error)
         self._clear()
 
     def _clear(self) -> None:
