@@ -102,9 +102,9 @@ def stream_response(pieces: Sequence[Buffer]) -> bytes:
 
 def decode_stream_response(message: bytes) -> tuple[str, Buffer]:
     """The error text ("" where there is none) and the bytes of the response inside a ModelStreamInferResponse."""
-    header, _, responses = split_fields(message, _STREAM_RESPONSE_FIELD, _STREAM_RESPONSE_FIELD)
-    error = parse(oip.ModelStreamInferResponse, header).error_message
-    return error, _one(responses)
+    header, response = _unwrapped(message, _STREAM_RESPONSE_FIELD)
+    error = parse(oip.ModelStreamInferResponse, header).error_message if header else ""
+    return error, response
 
 
 def encode_rows_request(options: InferRowsRequest, batch: bytes) -> bytes:
@@ -114,8 +114,8 @@ def encode_rows_request(options: InferRowsRequest, batch: bytes) -> bytes:
 
 def decode_rows_request(message: bytes) -> tuple[InferRowsRequest, Buffer]:
     """The options of an InferRowsRequest and the bytes of the ModelInferRequest inside. Raises WireError."""
-    header, _, batches = split_fields(message, _ROWS_BATCH_FIELD, _ROWS_BATCH_FIELD)
-    return parse(row_inference.InferRowsRequest, header), _one(batches)
+    header, batch = _unwrapped(message, _ROWS_BATCH_FIELD)
+    return parse(row_inference.InferRowsRequest, header), batch
 
 
 def rows_response(first_row: int, row_count: int, pieces: Sequence[Buffer]) -> bytes:
@@ -126,8 +126,8 @@ def rows_response(first_row: int, row_count: int, pieces: Sequence[Buffer]) -> b
 
 def decode_rows_response(message: bytes) -> tuple[InferRowsResponse, Buffer]:
     """The row range of an InferRowsResponse and the bytes of the response inside. Raises WireError."""
-    header, _, responses = split_fields(message, _ROWS_RESPONSE_FIELD, _ROWS_RESPONSE_FIELD)
-    return parse(row_inference.InferRowsResponse, header), _one(responses)
+    header, response = _unwrapped(message, _ROWS_RESPONSE_FIELD)
+    return parse(row_inference.InferRowsResponse, header), response
 
 
 def parse(cls: type[M], header: bytes) -> M:
@@ -167,9 +167,11 @@ def entry_head(field: int, size: int) -> bytes:
     return bytes(pieces)
 
 
-def _one(entries: Sequence[memoryview]) -> Buffer:
-    """The message in a field that holds one: entries of such a field are pieces of it."""
-    return entries[0] if len(entries) == 1 else b"".join(entries)
+def _unwrapped(message: Buffer, field: int) -> tuple[bytes, Buffer]:
+    """What stands beside the message in `field`, and that message, of which several entries would be pieces."""
+    header, entries, _ = split_fields(message, field, field)
+    view = memoryview(message)
+    return header, view[entries[0]] if len(entries) == 1 else b"".join([view[entry] for entry in entries])
 
 
 def _size(buffer: Buffer) -> int:
@@ -177,8 +179,9 @@ def _size(buffer: Buffer) -> int:
 
 
 def _parts(message: Buffer, raw_field: int) -> Parts:
-    header, ids, raw = split_fields(message, raw_field, ID_FIELD)
-    return Parts(header, last_text(message, ids), raw)
+    header, raw, ids = split_fields(message, raw_field, ID_FIELD)
+    view = memoryview(message)
+    return Parts(header, last_text(message, ids), [view[entry] for entry in raw])
 
 
 def last_text(message: Buffer, ids: Sequence[slice]) -> str:
@@ -194,10 +197,10 @@ def text(data: Buffer) -> str:
         raise WireError(f"the id of the message is not UTF-8: {error}") from None
 
 
-def split_fields(message: Buffer, field: int, other: int) -> tuple[bytes, list[slice], list[memoryview]]:
-    """The message without the entries of two length-delimited fields, where those of `other` are, those of `field`.
+def split_fields(message: Buffer, field: int, other: int) -> tuple[bytes, list[slice], list[slice]]:
+    """The message without the entries of two length-delimited fields, where those of `field` are, those of `other`.
 
-    Written for speed: it runs for every message. Keys and lengths of one byte are read in place.
+    Raises WireError. Written for speed: it runs for every message. Keys and lengths of one byte are read in place.
     """
     key, other_key = field << 3 | _LENGTH_DELIMITED, other << 3 | _LENGTH_DELIMITED
     view = memoryview(message)
@@ -242,7 +245,7 @@ def split_fields(message: Buffer, field: int, other: int) -> tuple[bytes, list[s
         raise _incomplete(start, position, end)
     if kept_from != end:
         kept.append(view[kept_from:])
-    return b"".join(kept), others, [view[entry] for entry in entries]
+    return b"".join(kept), entries, others
 
 
 def _end_of_group(message: Buffer, position: int, fields_left: int) -> tuple[int, int]:

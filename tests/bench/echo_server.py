@@ -11,7 +11,7 @@ from collections import deque
 import uvloop
 
 from trtserve_protos import oip, wire
-from trtserve_protos.request_splitter import RequestSplitter
+from trtserve_protos.splitter import Splitter
 from trtserve_server.transport.call import Call, Handlers, Streaming, Unary
 from trtserve_server.transport.queue_server import QueueServer
 
@@ -24,7 +24,7 @@ class Answers:
         response.outputs.add(name="y", datatype="FP32", shape=(1, 8))
         response.raw_output_contents.append(bytes(32))
         self._unary = response.SerializeToString()
-        self._split = RequestSplitter().split
+        self._split = Splitter(wire.REQUEST_RAW_FIELD).split
 
     def handlers(self) -> Handlers:
         """The two calls."""

@@ -20,6 +20,7 @@ from trtserve_client.load.jobs import Connection
 from trtserve_client.load.senders import INFER_PATH, STREAM_REFUSED, Done, tell_answer
 from trtserve_protos import wire
 from trtserve_protos.errors import ProtocolError
+from trtserve_protos.splitter import Splitter
 
 _READ_BYTES = 1 << 16
 _CONNECT_S = 10.0
@@ -116,6 +117,7 @@ class _Line:
         self._answers: dict[int, bytes] = {}
         self._later = later
         self._http2 = Http2Client(headers)
+        self._split = Splitter(wire.RESPONSE_RAW_FIELD).split
         self._lock, self._writing = threading.Lock(), threading.Lock()
         self._waiting: dict[int, Done] = {}
         self._timeout_s = timeout_s
@@ -183,7 +185,7 @@ class _Line:
             self._answers[event.stream] = event.data
         elif isinstance(event, Message):
             error, response = wire.decode_stream_response(event.data)
-            request_id = wire.split_infer_response(response).id
+            request_id = self._split(response).id
             # A server that refuses without saying whom is taken to mean the oldest.
             _, done = self._on_streams.pop(request_id or next(iter(self._on_streams), ""), (0, None))
             if done is not None and error:

@@ -10,7 +10,7 @@ import numpy as np
 
 from trtserve_protos import dtypes, wire, wishes
 from trtserve_protos.errors import ProtocolError
-from trtserve_protos.request_splitter import RequestSplitter
+from trtserve_protos.splitter import Splitter
 from trtserve_protos.tensors import array_from_contents, array_from_raw, fill_contents, has_contents, raw_from_array
 from trtserve_server.config import MAX_MESSAGE_BYTES
 from trtserve_server.errors import InvalidRequest, NotSupported
@@ -54,7 +54,7 @@ class InferCodec:
         self._max_tensor_bytes = max_tensor_bytes
         if regions is not None:
             regions.on_change = self.forget_plans
-        self.split = RequestSplitter().split
+        self.split = Splitter(wire.REQUEST_RAW_FIELD).split
         self._plans: dict[bytes, InferPlan] = {}
         self._generation = registry.generation
 

@@ -8,116 +8,26 @@ import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
-from trtserve_protos import oip, request_splitter, row_inference, wire
+from tests.support.protobuf_messages import (
+    END_GROUP,
+    FIXED64,
+    GROUP,
+    VARINT,
+    anything,
+    delimited,
+    key,
+    requests,
+    responses,
+    short_text,
+    unknown,
+    varint,
+)
+from trtserve_protos import oip, row_inference, wire
 from trtserve_protos.errors import WireError
-from trtserve_protos.request_splitter import RequestSplitter
 
 quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 SIZES = [0, 1, 127, 128, 16383, 16384, 2**21 - 1, 2**21]
-
-# ---- messages as protobuf may meet them: any order, any repetition, anything unknown ----
-
-VARINT, FIXED64, DELIMITED, GROUP, END_GROUP, FIXED32 = range(6)
-
-
-def varint(value):
-    pieces = bytearray()
-    while value > 0x7F:
-        pieces.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*pieces, value])
-
-
-def key(field, kind):
-    return varint(field << 3 | kind)
-
-
-def delimited(field, data):
-    return key(field, DELIMITED) + varint(len(data)) + data
-
-
-def entries_of(fields):
-    """Single entries of unknown content for these field numbers, in every wire type."""
-    numbers = st.integers(0, 2**64 - 1).map(varint)
-    plain = st.one_of(
-        st.builds(lambda field, data: key(field, VARINT) + data, fields, numbers),
-        st.builds(lambda field, data: key(field, FIXED64) + data, fields, st.binary(min_size=8, max_size=8)),
-        st.builds(lambda field, data: key(field, FIXED32) + data, fields, st.binary(min_size=4, max_size=4)),
-        st.builds(delimited, fields, st.binary(max_size=20)),
-    )
-    return st.recursive(
-        plain,
-        lambda inner: st.builds(
-            lambda field, parts: key(field, GROUP) + b"".join(parts) + key(field, END_GROUP),
-            fields,
-            st.lists(inner, max_size=3),
-        ),
-        max_leaves=5,
-    )
-
-
-short_text = st.text(max_size=8)
-shapes = st.lists(st.integers(-(2**63), 2**63 - 1), max_size=3)
-contents = st.builds(
-    oip.InferTensorContents,
-    bool_contents=st.lists(st.booleans(), max_size=3),
-    int_contents=st.lists(st.integers(-(2**31), 2**31 - 1), max_size=3),
-    uint64_contents=st.lists(st.integers(0, 2**64 - 1), max_size=3),
-    fp32_contents=st.lists(st.floats(width=32), max_size=3),
-    bytes_contents=st.lists(st.binary(max_size=5), max_size=3),
-)
-parameters = st.dictionaries(
-    short_text,
-    st.one_of(
-        st.builds(oip.InferParameter, bool_param=st.booleans()),
-        st.builds(oip.InferParameter, int64_param=st.integers(-(2**63), 2**63 - 1)),
-        st.builds(oip.InferParameter, string_param=short_text),
-    ),
-    max_size=2,
-)
-
-
-def tensors_of(cls):
-    return st.builds(
-        cls, name=short_text, datatype=short_text, shape=shapes, parameters=parameters, contents=st.none() | contents
-    )
-
-
-def fragments(cls, tensors):
-    """Messages of `cls` with one or two fields set; one after another they are one message."""
-    return st.one_of(
-        st.builds(cls, model_name=short_text, model_version=short_text),
-        st.builds(cls, id=short_text),
-        st.builds(cls, parameters=parameters),
-        tensors,
-    ).map(lambda message: message.SerializeToString())
-
-
-request_tensors = st.one_of(
-    st.builds(oip.ModelInferRequest, inputs=st.lists(tensors_of(oip.ModelInferRequest.InferInputTensor), max_size=2)),
-    st.builds(
-        oip.ModelInferRequest,
-        outputs=st.lists(
-            st.builds(oip.ModelInferRequest.InferRequestedOutputTensor, name=short_text, parameters=parameters),
-            max_size=2,
-        ),
-    ),
-    st.builds(oip.ModelInferRequest, raw_input_contents=st.lists(st.binary(max_size=200), max_size=3)),
-)
-response_tensors = st.one_of(
-    st.builds(
-        oip.ModelInferResponse, outputs=st.lists(tensors_of(oip.ModelInferResponse.InferOutputTensor), max_size=2)
-    ),
-    st.builds(oip.ModelInferResponse, raw_output_contents=st.lists(st.binary(max_size=200), max_size=3)),
-)
-unknown = entries_of(st.integers(8, 2**29 - 1))
-# Also the message's own numbers, whose content or wire type is then mostly wrong.
-anything = entries_of(st.integers(1, 9))
-
-requests = st.lists(fragments(oip.ModelInferRequest, request_tensors) | unknown, max_size=8).map(b"".join)
-responses = st.lists(fragments(oip.ModelInferResponse, response_tensors) | unknown, max_size=8).map(b"".join)
-
 
 # ---- the comparison ----
 
@@ -300,78 +210,6 @@ def test_header_does_not_change_with_id_and_tensors(message, ids, raw):
     """The server remembers what a header says, so nothing of a single request may be in it."""
     more = message + b"".join(map(wire.id_entry, ids)) + b"".join(delimited(7, data) for data in raw)
     assert wire.split_infer_request(more).header == wire.split_infer_request(message).header
-
-
-@quick
-@given(
-    st.lists(requests, min_size=1, max_size=3),
-    st.lists(st.binary(min_size=3, max_size=3), max_size=3),
-    st.lists(st.text("ab\x1aé", max_size=4), max_size=2),
-    st.data(),
-)
-def test_splitter_takes_apart_as_split_infer_request_does(messages, tensors, ids, data):
-    """Also messages of the same length that differ in one byte anywhere."""
-    splitter = RequestSplitter()
-    entries = [wire.id_entry(each) for each in ids]
-    for message in messages:
-        for tensor in tensors:
-            raw = delimited(7, tensor)
-            named = [one for entry in entries for one in (message + entry + raw, entry + message + raw, raw + entry)]
-            twice = message + b"".join(entries) + raw
-            without = [
-                message,
-                message + delimited(7, b""),
-                *[one for e in entries for one in (e + message, message + e)],
-            ]
-            for one in filter(None, (message + raw, tensor + message, *named, twice, *without)):
-                at = data.draw(st.integers(0, len(one) - 1))
-                other = one[:at] + bytes([data.draw(st.integers(0, 255))]) + one[at + 1 :]
-                for given_message in (one, other, one):
-                    assert outcome_of(splitter.split, given_message) == outcome_of(
-                        wire.split_infer_request, given_message
-                    )
-
-
-def outcome_of(split, message):
-    try:
-        return split(message)
-    except WireError as error:
-        return str(error)
-
-
-def test_splitter_knows_a_message_that_differs_in_its_tensor_alone(monkeypatch):
-    splitter = RequestSplitter()
-    header = oip.ModelInferRequest(model_name="m").SerializeToString()
-    first = splitter.split(header + delimited(7, b"abc"))
-    monkeypatch.setattr(request_splitter, "split_fields", None)
-    again = splitter.split(header + delimited(7, b"xyz"))
-    assert again == (header, "", [b"xyz"])
-    assert again.header is first.header
-
-
-@pytest.mark.parametrize("id_entry", [b"", wire.id_entry("a")])
-def test_splitter_knows_a_message_without_tensors(monkeypatch, id_entry):
-    splitter = RequestSplitter()
-    header = oip.ModelInferRequest(model_name="m").SerializeToString()
-    first = splitter.split(id_entry + header)
-    monkeypatch.setattr(request_splitter, "split_fields", None)
-    again = splitter.split(id_entry.replace(b"a", b"b") + header)
-    assert again == (header, "b" if id_entry else "", [])
-    assert again.header is first.header
-
-
-@pytest.mark.parametrize("before", [b"", oip.ModelInferRequest(model_name="m").SerializeToString()])
-def test_splitter_knows_a_message_that_differs_in_its_id_and_its_tensor_alone(monkeypatch, before):
-    splitter = RequestSplitter()
-    behind = delimited(4, b"")
-    first = splitter.split(before + wire.id_entry("1a") + behind + delimited(7, b"abc"))
-    assert first.id == "1a"
-    monkeypatch.setattr(request_splitter, "split_fields", None)
-    again = splitter.split(before + wire.id_entry("é") + behind + delimited(7, b"xyz"))
-    assert again == (before + behind, "é", [b"xyz"])
-    assert again.header is first.header
-    with pytest.raises(WireError, match="not UTF-8"):
-        splitter.split(before + delimited(3, b"\xff1") + behind + delimited(7, b"xyz"))
 
 
 @quick
