@@ -16,6 +16,7 @@
     ├── AccuracyError              an engine's outputs are too far from the model's
     ├── SignatureError             arrays that do not fit the model's inputs (the caller's mistake)
     └── ExecutionError             a batch failed while it ran (the model's or the machine's fault)
+        ├── OutOfMemoryError           there was too little memory for that batch; others may fit
         └── DeviceLostError            the device cannot be used any more by this process; it has to be started again
 
 Every message says what was given, what was wanted and, where it is known, what to do.
@@ -88,6 +89,10 @@ class SignatureError(EngineError):
 
 class ExecutionError(EngineError):
     """A batch failed while it ran."""
+
+
+class OutOfMemoryError(ExecutionError):
+    """There was too little memory for that batch, on the device or on the host. Others may fit."""
 
 
 class DeviceLostError(ExecutionError):

@@ -17,8 +17,9 @@ import numpy as np
 
 from trtserve_engines.config import OnnxRuntimeOptions
 from trtserve_engines.engine import Arrays, BatchResult, ShapeRanges
-from trtserve_engines.errors import ExecutionError
+from trtserve_engines.errors import ExecutionError, OutOfMemoryError
 from trtserve_engines.in_place import InPlace, in_place_of, nothing_in_place
+from trtserve_engines.lack_of_memory import is_lack_of_memory
 from trtserve_engines.onnx_model import OnnxModel
 from trtserve_engines.onnxruntime_sessions import Sessions, one_line, open_sessions
 from trtserve_engines.signature import DYNAMIC, Signature, TensorSpec
@@ -222,7 +223,9 @@ class _Binding:
 
 def _failed(error: Exception) -> ExecutionError:
     """What a run raises in place of ONNX Runtime's own exceptions, which have no common base class."""
-    return ExecutionError(f"ONNX Runtime failed to run the model: {one_line(error)}")
+    reason = one_line(error)
+    kind = OutOfMemoryError if isinstance(error, MemoryError) or is_lack_of_memory(reason) else ExecutionError
+    return kind(f"ONNX Runtime failed to run the model: {reason or type(error).__name__}")
 
 
 def _staged(

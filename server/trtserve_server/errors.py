@@ -17,6 +17,7 @@
     ├── RegionLimit                RESOURCE_EXHAUSTED  no more regions can be registered
     ├── NotSupported               UNIMPLEMENTED       part of the protocol that this server does not offer
     └── InferenceFailed            INTERNAL            the model failed on a valid request
+        └── OutOfMemory            RESOURCE_EXHAUSTED  there was too little memory for it; others may fit
 
 Every message says what was given, what was wanted and, where it is known, what to do.
 """
@@ -130,3 +131,9 @@ class InferenceFailed(RequestError):
 
     status = "INTERNAL"
     reason = "BACKEND"
+
+
+class OutOfMemory(InferenceFailed):
+    """There was too little memory to run the request, on the device or on the host. Others may fit."""
+
+    status = "RESOURCE_EXHAUSTED"

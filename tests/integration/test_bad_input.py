@@ -39,6 +39,7 @@ MODELS = {
     "free": make_models.identity(),
     "unbatched": make_models.nonzero(),
     "gather": make_models.gather(),
+    "filled": make_models.filled(),
 }
 
 
@@ -509,6 +510,11 @@ def id_that_is_not_utf8() -> Any:
 
 
 # ---- What only the model finds
+
+
+@case(TOO_LARGE, "'filled'", "too little memory for the run", "Failed to allocate memory", "send less at once")
+def more_memory_than_there_is() -> Any:
+    return infer_request("filled", {"size": np.array([HUGE])})
 
 
 @case(INTERNAL, "'gather'", "ONNX Runtime failed to run the model")

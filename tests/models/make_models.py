@@ -76,6 +76,15 @@ def gather() -> onnx.ModelProto:
     return model([node], [tensor("index", ["batch"], TensorProto.INT64)], [tensor("y", ["batch"])], weights)
 
 
+def filled() -> onnx.ModelProto:
+    """sum of a tensor of ones that has size[0] elements: a request decides how much memory its run needs."""
+    nodes = [
+        helper.make_node("ConstantOfShape", ["size"], ["ones"], value=numpy_helper.from_array(np.ones(1, np.float32))),
+        helper.make_node("ReduceSum", ["ones"], ["sum"], keepdims=0),
+    ]
+    return model(nodes, [tensor("size", [1], TensorProto.INT64)], [tensor("sum", [])])
+
+
 def save(proto: onnx.ModelProto, path: Path) -> Path:
     """Writes the model, with the folders that it needs."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -48,8 +48,10 @@ def test_no_memory_during_a_run_fails_that_request_and_serves_the_next(serving, 
     assert client.infer(small)["indices"].shape == (1, 10)
     cuda.fail("cuMemAlloc", OUT_OF_MEMORY, times=2)
     error = client.error("ModelInfer", large)
-    assert error.code().name == "INTERNAL"
-    assert "model 'm': cuMemAlloc failed with CUDA_ERROR_OUT_OF_MEMORY (2)" in error.details()
+    assert error.code().name == "RESOURCE_EXHAUSTED"
+    words = "model 'm': there was too little memory for the run: cuMemAlloc failed with CUDA_ERROR_OUT_OF_MEMORY (2)"
+    assert words in error.details()
+    assert "; send less at once, or later" in error.details()
     cuda.reset()
     assert client.infer(large)["indices"].shape == (1, 9000)
     assert client.states()["m"] == ("READY", "")

@@ -2,7 +2,7 @@
 
     ExecutionError
     ├── CudaError                  a call failed; `call`, `code` and `name` say which and how
-    │   ├── OutOfDeviceMemoryError     CUDA_ERROR_OUT_OF_MEMORY
+    │   ├── OutOfDeviceMemoryError     CUDA_ERROR_OUT_OF_MEMORY; is an OutOfMemoryError too
     │   └── StickyCudaError            the context is lost to this process; is a DeviceLostError too
     ├── DeviceLostError            lives in trtserve_engines.errors
     │   └── EventTimeoutError          what a stream should have done long ago has not happened
@@ -13,7 +13,7 @@ A sticky error stays: every later call fails with it until the process ends, so 
 
 from __future__ import annotations
 
-from trtserve_engines.errors import DeviceLostError, ExecutionError
+from trtserve_engines.errors import DeviceLostError, ExecutionError, OutOfMemoryError
 
 OUT_OF_MEMORY = 2
 NO_DEVICE = 100
@@ -33,7 +33,7 @@ class CudaError(ExecutionError):
         self.name = name
 
 
-class OutOfDeviceMemoryError(CudaError):
+class OutOfDeviceMemoryError(CudaError, OutOfMemoryError):
     """There is not as much memory left as was asked for."""
 
 

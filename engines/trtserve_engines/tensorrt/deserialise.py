@@ -7,6 +7,7 @@ from typing import Any
 
 from trtserve_engines.cuda.immortal import keep_for_good
 from trtserve_engines.errors import BackendUnavailableError, DeviceMemoryError, PlanError
+from trtserve_engines.lack_of_memory import is_lack_of_memory
 from trtserve_engines.tensorrt.trt_log import LogLines, TensorRtLog
 
 _NO_CUDA = "CUDA initialization failure"
@@ -22,7 +23,7 @@ def deserialise(trt: Any, log: TensorRtLog, plan: Any, where: str) -> Any:
     if native is not None:
         return native
     # A plan that only found no room is a good one.
-    kind = DeviceMemoryError if _is_lack_of_memory(lines.reason()) else PlanError
+    kind = DeviceMemoryError if is_lack_of_memory(lines.reason()) else PlanError
     raise kind(
         f"TensorRT {trt.__version__} cannot load the plan of {memoryview(plan).nbytes} bytes on {where}:"
         f" {lines.reason()}"
@@ -46,8 +47,3 @@ def _unusable(trt: Any, lines: LogLines) -> BackendUnavailableError:
         f"TensorRT {trt.__version__} cannot use the GPU: {lines.reason()}; check the driver with nvidia-smi: it may be"
         " older than this TensorRT needs"
     )
-
-
-def _is_lack_of_memory(reason: str) -> bool:
-    """By TensorRT's words, because it has no codes for it."""
-    return any(words in reason.lower() for words in ("out of memory", "outofmemory", "could not be allocated"))

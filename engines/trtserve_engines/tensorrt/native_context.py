@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from trtserve_engines.cuda.api import Device, Stream
-from trtserve_engines.errors import DeviceMemoryError, ExecutionError
+from trtserve_engines.errors import DeviceMemoryError, ExecutionError, OutOfMemoryError
+from trtserve_engines.lack_of_memory import is_lack_of_memory
 from trtserve_engines.tensorrt.profile_shapes import Shape
 from trtserve_engines.tensorrt.trt_log import TensorRtLog
 
@@ -69,7 +70,8 @@ class NativeContext:
         return int(self._native.get_max_output_size(name))
 
     def enqueue(self, stream: Stream) -> None:
-        """Puts a run on the stream. Raises ExecutionError with TensorRT's reason, or DeviceLostError."""
+        """Puts a run on the stream. Raises ExecutionError with TensorRT's reason, which may be a lack of memory,
+        or DeviceLostError."""
         self._ask("execute_async_v3", stream.handle)
 
     def free(self) -> None:
@@ -89,4 +91,5 @@ class NativeContext:
             done = getattr(self._native, method)(*arguments)
         if not done:
             self._device.memory()  # raises where the device is lost
-            raise ExecutionError(f"TensorRT refused {method}{arguments}: {lines.reason()}")
+            kind = OutOfMemoryError if is_lack_of_memory(lines.reason()) else ExecutionError
+            raise kind(f"TensorRT refused {method}{arguments}: {lines.reason()}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 from trtserve_engines.engine import BatchResult
-from trtserve_engines.errors import ExecutionError, SignatureError
-from trtserve_server.errors import InferenceFailed, InvalidRequest, RequestError
+from trtserve_engines.errors import ExecutionError, OutOfMemoryError, SignatureError
+from trtserve_server.errors import InferenceFailed, InvalidRequest, OutOfMemory, RequestError
 from trtserve_server.flood_guard import FloodGuard
 from trtserve_server.request import InferRequest
 from trtserve_server.scheduling.batch import Batch, row_problem
@@ -22,6 +22,13 @@ def failure(name: str, batch: Batch, outcome: BatchResult | Exception, *, batche
         return InferenceFailed(f"model {name!r}: {problem}") if problem else None
     if isinstance(outcome, SignatureError):  # what only the run can tell, such as values that are read as shapes
         return InvalidRequest(f"model {name!r}: {outcome}")
+    if isinstance(outcome, OutOfMemoryError | MemoryError):
+        reason = str(outcome) or type(outcome).__name__
+        log.warning("%s: there was too little memory for a batch of %d rows: %s", name, batch.rows, reason)
+        return OutOfMemory(
+            f"model {name!r}: there was too little memory for the run: {reason}; send less at once, or later."
+            " On the server, a smaller max_batch_size, fewer instances or fewer models need less"
+        )
     if isinstance(outcome, ExecutionError):
         log.warning("%s: a batch of %d rows failed: %s", name, batch.rows, outcome)
         return InferenceFailed(f"model {name!r}: {outcome}")

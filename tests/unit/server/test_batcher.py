@@ -9,10 +9,11 @@ from hypothesis import given, settings, strategies as st
 
 from tests.support.batcher_rig import Rig
 from trtserve_engines.engine import BatchResult
-from trtserve_engines.errors import ExecutionError
+from trtserve_engines.errors import ExecutionError, OutOfMemoryError
 from trtserve_server.errors import (
     DeadlineExceeded,
     InferenceFailed,
+    OutOfMemory,
     QueueFull,
     RequestCancelled,
     RequestError,
@@ -194,6 +195,22 @@ def test_a_failing_batch_fails_its_requests_alone(caplog):
     assert rig.failed(1, InferenceFailed)
     assert "index 9 is out of range" in str(rig.answer(1))
     assert "index 9" in caplog.text
+    rig.instances[0].finish()
+    assert rig.answered(2)
+
+
+@pytest.mark.parametrize("error", [OutOfMemoryError("no room"), MemoryError("no room"), MemoryError()])
+def test_a_batch_without_memory_says_what_to_do(caplog, error):
+    rig = Rig()
+    rig.submit(1)
+    rig.reactor.run()
+    rig.submit(2)
+    with caplog.at_level(logging.WARNING):
+        rig.instances[0].finish(error)
+    assert rig.failed(1, OutOfMemory)
+    reason = str(error) or "MemoryError"
+    assert f"too little memory for the run: {reason}; send less at once" in str(rig.answer(1))
+    assert reason in caplog.text and "Traceback" not in caplog.text
     rig.instances[0].finish()
     assert rig.answered(2)
 
