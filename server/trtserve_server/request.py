@@ -75,11 +75,12 @@ class InferRequest:
 
     `complete` is called exactly once, on the scheduling thread, with the answer. `deadline` is when the caller wants
     the answer, on the monotonic clock; `wait_limit_s` how long the request may wait for its run to start; both are
-    infinity where there is none. `priority` is 1 for the highest, 0 for the model's default. `size_bytes` is the
-    memory that the request holds. `number` and `expires` belong to the queue: `number` is 0 while the request is in
-    none. `in_place` says that its tensors lie where a run of this request alone can use them, and are so large that to
-    copy them into a batch takes longer than a short run. `cached_outputs` names the outputs that an answer from the
-    cache must have, () = all; None = no cache.
+    infinity where there is none. `priority` is 1 for the highest, 0 for the model's default. `size_bytes` is the memory
+    that the request holds, `shared_bytes` that of a larger one of which it is a piece and which is counted among what
+    is in flight: only in the queue it counts again. `number` and `expires` belong to the queue: `number` is 0 while the
+    request is in none. `in_place` says that its tensors lie where a run of this request alone can use them, and are so
+    large that to copy them into a batch takes longer than a short run. `cached_outputs` names the outputs that an
+    answer from the cache must have, () = all; None = no cache.
     """
 
     __slots__ = (
@@ -96,6 +97,7 @@ class InferRequest:
         "number",
         "priority",
         "rows",
+        "shared_bytes",
         "size_bytes",
         "wait_limit_s",
     )
@@ -118,6 +120,7 @@ class InferRequest:
         self.priority = priority
         self.wait_limit_s = wait_limit_s
         self.size_bytes = size_bytes
+        self.shared_bytes = 0
         self.rows = 1
         self.batch_key: BatchKey = ()
         self.in_place = False

@@ -24,7 +24,7 @@ from trtserve_client import aio
 from trtserve_protos import row_inference
 from trtserve_protos.oip import ModelInferRequest
 from trtserve_protos.wishes import TIMING, metadata_key
-from trtserve_server.config import TraceConfig
+from trtserve_server.config import BatchConfig, TraceConfig
 from trtserve_server.rpc.rows import RowCall
 
 Serve = Callable[..., RunningServer]
@@ -141,6 +141,41 @@ def test_the_pieces_of_a_batch_are_not_refused_because_of_each_other(
     for inline_run_limit_us in (0, 1_000_000):
         server = serve(model_repository=(str(tmp_path),), inline_run_limit_us=inline_run_limit_us)
         assert len(ranges(infer_rows(connect(server), batch(50, "double")), 2)) == 50
+
+
+def test_the_pieces_of_a_batch_count_among_the_bytes_that_may_wait(script: Script) -> None:
+    m = script(default_max_batch_size=1, batching=BatchConfig(max_queue_bytes=100))
+    m.gate.shut()
+    answers = infer_rows(m.client, batch(50))  # 16 bytes a row: 6 of them may wait
+    m.gate.batch()
+    m.wait_for_queue(5)
+    for refused in (
+        m.client.future(infer_request("m", {"x": np.zeros((1, 20), np.float32)})),
+        infer_rows(m.client, infer_request("m", {"x": np.zeros((2, 20), np.float32)})),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            refused.result() if isinstance(refused, grpc.Future) else list(refused)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "max_queue_bytes = 100" in caught.value.details()
+        assert "grpc-retry-pushback-ms" in dict(caught.value.trailing_metadata())
+    assert m.waiting == 5
+    m.gate.open()
+    assert len(ranges(answers)) == 50
+    m.server.wait_until(lambda: m.server.app.registry._host.budget.held == 0)
+
+
+@pytest.mark.parametrize("size", [1, 50])
+def test_pieces_larger_than_all_that_may_wait_are_run_one_by_one(script: Script, size: int) -> None:
+    m = script(default_max_batch_size=4, batching=BatchConfig(max_queue_bytes=size))
+    assert sorted(ranges(infer_rows(m.client, batch(50)))) == [(row, min(4, 50 - row)) for row in range(0, 50, 4)]
+    assert max(m.engine.batches) == 4
+
+
+def test_rows_of_no_bytes_are_cut_like_others(serve: Serve, connect: Connect, tmp_path: Path) -> None:
+    file = make_models.save(make_models.identity(), tmp_path / "free.onnx")
+    client = connect(serve(model=(str(file),)))
+    answers = infer_rows(client, infer_request("free", {"x": np.zeros((1000, 0), np.float32)}))
+    assert sum(arrays_of(answer.response)["y"].shape[0] for answer in answers) == 1000
 
 
 def test_a_batch_counts_whole_among_the_memory_in_flight(script: Script) -> None:

@@ -70,8 +70,7 @@ class NativeContext:
         return int(self._native.get_max_output_size(name))
 
     def enqueue(self, stream: Stream) -> None:
-        """Puts a run on the stream. Raises ExecutionError with TensorRT's reason, which may be a lack of memory,
-        or DeviceLostError."""
+        """Puts a run on the stream. Raises ExecutionError with TensorRT's reason, or DeviceLostError."""
         self._ask("execute_async_v3", stream.handle)
 
     def free(self) -> None:

@@ -64,7 +64,8 @@ class RowCall:
                 f" {self._model.max_batch_size} rows at once (max_batch_size)"
             )
         # No more than may wait: pieces must not be refused because of each other.
-        window = min(options.window or max_window, max_window, _most_waiting(self._model.config))
+        most = _most_waiting(self._model.config, self._share_of(min(self._step, self._rows)))
+        window = min(options.window or max_window, max_window, most)
         self._answers = Answers(call, window, self._feed, self._end)
         self._next = 0  # the first row that is not submitted
         self._lane = Lane()
@@ -110,6 +111,7 @@ class RowCall:
         request = self._codec.request(self._plan, self._id, piece, complete, monotonic(), self._deadline, 0)
         request.rows = count
         request.size_bytes = 0  # the batch that it is a view of is counted
+        request.shared_bytes = self._share_of(count)
         if not self._wishes.cache:
             request.cached_outputs = None
         self._in_flight[place] = request
@@ -125,8 +127,12 @@ class RowCall:
         except Exception as error:
             self._answers.put(place, error)
 
+    def _share_of(self, rows: int) -> int:
+        """The part of the batch's bytes that so many of its rows have; rows of strings count as if all were alike."""
+        return max(1, self.size_bytes * rows // self._rows)
 
-def _most_waiting(config: ModelConfig) -> int:
-    """How many requests may wait for the model, whatever their priority."""
+
+def _most_waiting(config: ModelConfig, size: int) -> int:
+    """How many requests of `size` bytes may wait for the model, whatever their priority. One always may."""
     levels = [level.max_queue_size for level in config.levels if level.max_queue_size]
-    return min([config.batching.max_queue_size, *levels])
+    return min([config.batching.max_queue_size, max(1, config.batching.max_queue_bytes // size), *levels])

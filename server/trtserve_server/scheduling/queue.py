@@ -109,7 +109,7 @@ class RequestQueue:
     def push(self, request: InferRequest) -> None:
         """Adds a request that has been placed. Raises QueueFull."""
         policy = self._policy
-        size = request.size_bytes
+        size = request.size_bytes + request.shared_bytes
         if self._waiting and (self._waiting >= policy.max_requests or self._bytes + size > policy.max_bytes):
             raise self._full(size)
         if self._by_level is not None:
@@ -264,7 +264,7 @@ class RequestQueue:
         """Counts a request out; its entry is stale from now on."""
         request.number = 0
         self._waiting -= 1
-        self._bytes -= request.size_bytes
+        self._bytes -= request.size_bytes + request.shared_bytes
         self.rows -= request.rows
         if request.expires != math.inf:
             self._expiry.discard(request)
