@@ -214,6 +214,10 @@ class App:
             [
                 ("grpc.max_receive_message_length", size),
                 ("grpc.max_send_message_length", size),
+                # Also what holds back a client that begins calls and resets them at once, which costs it nothing.
+                ("grpc.max_concurrent_streams", self.config.max_calls_per_connection),
+                # It counts calls that are answered but not yet freed, and refuses those of clients who know of less.
+                ("grpc.http.overload_protection", 0),
                 ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
                 # gRPC's own five minutes would end connections that a client's keepalive is there to keep.
                 ("grpc.http2.min_ping_interval_without_data_ms", self.config.min_ping_interval_ms),

@@ -49,6 +49,7 @@ OFF, TIMESTAMPS, TENSORS = "OFF", "TIMESTAMPS", "TENSORS"
 TRACE_LEVELS = (OFF, TIMESTAMPS, TENSORS)
 MODEL_CONTROL_MODES = ("none", "poll", "explicit")
 MAX_MESSAGE_BYTES = 2**31 - 1
+MAX_CALLS = 2**31 - 1
 UNIX_PREFIX = "unix:"
 
 
@@ -141,6 +142,9 @@ class ServerConfig:
     min_ping_interval_ms: int = option(
         5_000, "how soon a client's keepalive pings may follow each other while nothing else is sent, in milliseconds"
     )
+    max_calls_per_connection: int = option(
+        4096, "calls under way on one connection; a client holds back further ones until one has ended"
+    )
     stream_window: int = option(64, "requests in flight on one stream; more are not read until answers are taken")
     allow_client_shared_memory: bool = option(
         False, "let clients on this machine register shared memory that tensors are read from and written to"
@@ -181,13 +185,15 @@ class ServerConfig:
     def __post_init__(self) -> None:
         check_choices(self)
         check_at_least(self, 1, "default_max_batch_size", "stream_window", "load_threads")
-        check_at_least(self, 1, "max_message_bytes", "max_inflight_bytes")
+        check_at_least(self, 1, "max_message_bytes", "max_inflight_bytes", "max_calls_per_connection")
         check_at_least(self, 0, "loop_stall_s", "shutdown_delay_s", "shutdown_quiet_s", "drain_timeout_s")
         check_at_least(self, 0, "inline_run_limit_us", "instances", "max_running", "run_timeout_s")
         check_instances(self.instances)
         check_at_least(self, 0, "engine_cache_max_bytes", "response_cache_bytes", "min_ping_interval_ms")
         if self.max_message_bytes > MAX_MESSAGE_BYTES:
             raise ConfigError(f"max_message_bytes = {self.max_message_bytes}; gRPC ends at {MAX_MESSAGE_BYTES}")
+        if self.max_calls_per_connection > MAX_CALLS:
+            raise ConfigError(f"max_calls_per_connection = {self.max_calls_per_connection}; gRPC ends at {MAX_CALLS}")
         if not self.repository_poll_interval_s > 0:
             raise ConfigError(f"repository_poll_interval_s = {self.repository_poll_interval_s}; it must be above 0")
         if self.load_model and self.model_control_mode != "explicit":

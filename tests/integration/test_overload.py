@@ -13,7 +13,8 @@ import pytest
 from onnx import TensorProto
 
 from tests.models import make_models
-from tests.support.oip_client import WAIT_S, arrays_of, infer_request
+from tests.support import half_http2
+from tests.support.oip_client import WAIT_S, Client, arrays_of, infer_request
 from trtserve_protos.oip import ModelInferRequest
 from trtserve_server.config import BatchConfig
 from trtserve_server.models.instance_group import MAX_LOST
@@ -51,6 +52,29 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_send_again(script: Script
     assert pushback_ms(error) >= 1
     m.gate.open()
     assert [number_of(future) for future in futures] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("transport", ["auto", "asyncio"])
+def test_calls_beyond_those_of_a_connection_wait_at_the_client_and_are_served(
+    script: Script, connect: Callable[..., Client], transport: str
+) -> None:
+    m = script(default_max_batch_size=1, max_calls_per_connection=3, transport=transport)
+    m.gate.shut()
+    client = connect(m.server)
+    futures = [client.future(request(number)) for number in range(20)]
+    m.wait_for_queue(2)  # and one that runs
+    for _ in range(20):
+        m.client.call("ServerLive")  # on a connection of its own
+    assert m.waiting == 2
+    m.gate.open()
+    assert [number_of(future) for future in futures] == list(range(20))
+
+
+def test_a_connection_is_told_how_many_calls_it_may_have(script: Script) -> None:
+    m = script(max_calls_per_connection=7)
+    with half_http2.connection(m.server.url) as peer, peer.makefile("rb") as stream:
+        peer.sendall(half_http2.PREFACE)
+        assert half_http2.settings(stream)[half_http2.MAX_STREAMS] == 7
 
 
 def test_the_memory_of_waiting_requests_is_bounded(script: Script) -> None:

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 4, 6, 7, 8
+MAX_STREAMS = 3
 _END_STREAM, _END_HEADERS, _ACK = 1, 4, 1
 
 
@@ -38,6 +39,13 @@ def answers_to_pings(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
             yield kind, payload
         elif kind == GOAWAY:
             yield kind, payload[8:]
+
+
+def settings(stream: BinaryIO) -> dict[int, int]:
+    """What the peer says of itself in its first frame."""
+    head = stream.read(9)
+    assert head[3] == SETTINGS
+    return dict(struct.iter_unpack(">HI", stream.read(int.from_bytes(head[:3], "big"))))
 
 
 def end_of_call() -> bytes:
