@@ -166,6 +166,7 @@ class Batcher:
         """
         if self._closed is not None:
             raise type(self._closed)(str(self._closed))
+        self._forecast.request_comes()
         self._queue.place(request)
         start_by = self._queue.refused_at(request)
         if surely_by >= start_by != math.inf and (reason := self._forecast.refusal(request, start_by, now)):

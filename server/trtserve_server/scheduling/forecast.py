@@ -14,7 +14,7 @@ from trtserve_server.scheduling.watchdog import Watchdog
 
 
 class Forecast:
-    """Reads one batcher's parts; changes nothing."""
+    """Reads one batcher's parts; changes nothing but that a backlog that was given up is over."""
 
     def __init__(self, queue: RequestQueue, pool: Pool, watchdog: Watchdog, pace: Pace, max_rows: int) -> None:
         self._queue = queue
@@ -34,6 +34,11 @@ class Forecast:
         wait_s += rows * self._pace.row_s
         run_s = self.run_s(min(self._max_rows, rows + request.rows), now)
         return too_late(now, request.deadline, start_by, wait_s, run_s)
+
+    def request_comes(self) -> None:
+        """Takes note of an arrival: where nothing waits and nothing runs, the backlog has been given up before."""
+        if self._pace.is_in_backlog and not self._queue.rows and self._watchdog.oldest() is None:
+            self._pace.end_backlog()
 
     def surely_by(self, requests: Sequence[InferRequest], now: float) -> float:
         """A time by which the last of requests that come at once has begun, behind all that waits; worked out once.

@@ -13,6 +13,9 @@ FRESH_S = 1.0
 _MEMORY_RUNS = 4.0
 """The time per row is taken over about so many runs: instances that start together end together, with gaps between."""
 
+_MEMORY_S = 0.5
+"""And over about so long at least: one hold-up among many short runs is not the pace of what waits."""
+
 
 class Pace:
     """Measurements of one model; times in seconds. What is unknown counts as 0: nothing is refused on a guess."""
@@ -39,12 +42,21 @@ class Pace:
         self._median[size] = sorted(runs)[len(runs) // 2]
         if self._backlog_from is not None:
             passed_s = max(0.0, ended - self._backlog_from)
-            memory_s = _MEMORY_RUNS * (ended - started)
-            kept = memory_s / (memory_s + passed_s) if memory_s else 0.0
+            memory_s = max(_MEMORY_S, _MEMORY_RUNS * (ended - started))
+            kept = memory_s / (memory_s + passed_s)
             self._backlog_s = kept * self._backlog_s + passed_s
             self._backlog_rows = kept * self._backlog_rows + rows
         self._backlog_from = ended if waiting else None
         self.last = ended
+
+    @property
+    def is_in_backlog(self) -> bool:
+        """Whether requests were waiting when the last batch ended, so that time counts until the next one does."""
+        return self._backlog_from is not None
+
+    def end_backlog(self) -> None:
+        """Takes note that what waited has been given up: the time until the next run is nobody's wait."""
+        self._backlog_from = None
 
     @property
     def row_s(self) -> float:

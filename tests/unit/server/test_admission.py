@@ -102,6 +102,15 @@ def test_instances_that_end_together_are_not_taken_for_one_that_is_slow():
     assert pace.row_s == pytest.approx(0.01, rel=0.2)
 
 
+def test_one_hold_up_among_many_short_runs_is_not_taken_for_their_pace():
+    pace = Pace()
+    for number in range(1000):
+        pace.ran(32, number * 5e-4, number * 5e-4 + 1e-4, waiting=True)
+    assert pace.row_s == pytest.approx(5e-4 / 32, rel=0.01)
+    pace.ran(32, 0.7, 0.7001, waiting=True)  # the loop was busy for 0.2 s
+    assert pace.row_s < 2 * 5e-4 / 32
+
+
 def test_a_change_of_pace_is_followed_within_a_few_runs():
     pace = Pace()
     for number in range(50):

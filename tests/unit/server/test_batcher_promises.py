@@ -422,3 +422,23 @@ def test_the_timing_tells_the_wait_for_a_turn_from_the_wait_for_company():
     assert (second.batch_wait_s, second.queue_s) == (0.5, 0.5)
     assert (second.timing.instance, second.timing.rows) == ("i0", 1)
     assert second.timing.ended - second.timing.started == 0.25
+
+
+def test_the_time_after_a_backlog_that_was_given_up_is_nobodys_pace():
+    rig = Rig(max_rows=8, delay_s=10.0)
+    rig.submit("first", rows=8, key=((1,),))
+    left = rig.submit("left", key=((2,),))
+    rig.reactor.run()
+    rig.instances[0].finish()  # while another one waits for company
+    rig.batcher.cancel(left)
+    rig.reactor.advance(100.0)
+    rig.submit("second", rows=8)
+    rig.reactor.run()
+    rig.instances[0].finish()
+    rig.submit("before", priority=1)
+    rig.submit("hurried", priority=2, deadline=rig.reactor.now() + 5.0)
+    assert "hurried" not in rig.outcomes
+    rig.submit("full", rows=7)
+    rig.reactor.run()
+    rig.instances[0].finish()
+    assert rig.answered("before")
