@@ -148,6 +148,7 @@ class App:
             metrics = Metrics(self.registry.models, self.registry.builds, self._loop_statistics)
             self._metrics = MetricsServer(self.config.http_address, metrics.text)
         self._server = self._make_server()
+        self.grpc_ports = await self._listen()
         await self._server.start()
         loaded = asyncio.Event()
         self.control.start(loaded.set)
@@ -208,7 +209,7 @@ class App:
         if self.config.reflection:
             handlers |= self._reflection.handlers()
         size = self.config.max_message_bytes
-        server = make_server(
+        return make_server(
             self.config.transport,
             handlers,
             [
@@ -233,15 +234,16 @@ class App:
                 ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING),
             ],
         )
-        self.grpc_ports = self._listen(server)
-        return server
 
-    def _listen(self, server: GrpcServer) -> list[int]:
+    async def _listen(self) -> list[int]:
         try:
-            return [listen(server, address, self._credentials) for address in self.config.grpc_addresses]
+            return [listen(self._server, address, self._credentials) for address in self.config.grpc_addresses]
         except ConfigError:
             if self._metrics:
                 self._metrics.close()
+            # Addresses that were bound before the one that cannot be: gRPC gives them back only once it has begun.
+            await self._server.start()
+            await self._server.stop(0)
             raise
 
     def _publish_health(self) -> None:

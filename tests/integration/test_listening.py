@@ -44,6 +44,19 @@ def test_a_socket_ends_with_its_server_and_what_a_dead_one_left_is_replaced(
     assert not path.exists()
 
 
+@pytest.mark.parametrize("transport", ["auto", "asyncio"])
+def test_an_address_that_is_taken_frees_those_that_were_bound_before_it(
+    serve: Serve, tmp_path: Path, transport: str
+) -> None:
+    path = tmp_path / "s"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        addresses = f"unix:{path}, 127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ConfigError, match="Address already in use"):
+            serve(scripted=("echo",), grpc_address=addresses, transport=transport)
+    assert not path.exists()
+    serve(scripted=("echo",), grpc_address=f"unix:{path}", transport=transport)
+
+
 @pytest.mark.parametrize("kind", ["taken", "file", "nowhere", "long", "relative"])
 def test_a_socket_that_cannot_be_is_refused_with_the_reason(serve: Serve, tmp_path: Path, kind: str) -> None:
     path, words = tmp_path / "s", ""
