@@ -6,6 +6,7 @@ answers, and cannot, are errors. `pbtxt_fields` says which are which.
 
 from __future__ import annotations
 
+import json
 import logging
 from functools import lru_cache
 from pathlib import Path
@@ -77,6 +78,8 @@ def values_from_json(text: str) -> dict[str, Any]:
     message = oip.ModelConfig()
     try:
         json_format.Parse(text, message, descriptor_pool=POOL)
+        if not isinstance(json.loads(text), dict):  # an empty list passes for an empty message
+            raise json_format.ParseError("wanted is an object, {...}")
     except json_format.ParseError as error:
         raise ConfigError(f"it is not a ModelConfig in JSON: {error}") from None
     return values_from_message(message, "configuration of a load request")

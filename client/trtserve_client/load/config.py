@@ -18,6 +18,10 @@ def option(default: Any, help: str, *, choices: tuple[str, ...] = (), metavar: s
     return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "metavar": metavar})
 
 
+_MOST_WORKERS = 256
+"""Processes, each with a Python of its own: thousands would take all the memory of the machine."""
+
+
 @dataclass(frozen=True)
 class LoadConfig:
     """A measurement: where, which load, what is sent, how long, and where the results go."""
@@ -55,7 +59,7 @@ class LoadConfig:
         False, "have each answer say where its time went, and tell its phases by percentiles; needs trtserve"
     )
     stability_percent: float = option(10.0, "how far rate and p50 of the three thirds of a measurement may differ")
-    workers: int = option(0, "processes that send; 0 = half the CPUs, at most 8")
+    workers: int = option(0, "processes that send, 256 at most; 0 = half the CPUs, at most 8")
     max_in_flight: int = option(2000, "open loop: requests under way before sending waits; the wait counts as latency")
     timeout_s: float = option(30.0, "limit for each request")
     compare: tuple[str, ...] = option((), f"the protocol's price: some of {','.join(TRANSPORTS)}", metavar="KIND,...")
@@ -110,11 +114,12 @@ class LoadConfig:
             "seed",
         ):
             _check(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "at least 0")
+        _check(self.workers <= _MOST_WORKERS, "workers", self.workers, f"at most {_MOST_WORKERS}")
         for name in ("duration_s", "timeout_s"):
             _check(0 < getattr(self, name) < math.inf, name, getattr(self, name), "more than 0")
         for name in ("concurrency", "in_flight"):
             _check(all(each >= 1 for each in getattr(self, name)), name, getattr(self, name), "at least 1 each")
-        _check(all(0 < each < math.inf for each in self.rate), "rate", self.rate, "more than 0 each")
+        _check(all(0 < each < math.inf for each in self.rate), "rate", self.rate, "a number above 0 each")
 
     def _check_choices(self) -> None:
         for field in fields(self):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from trtserve_protos import dtypes
 from trtserve_server.errors import InvalidRequest
 
 
@@ -13,10 +14,11 @@ def classify(scores: np.ndarray, count: int, labels: Sequence[str], *, batched: 
     """The `count` largest scores, largest first, as a BYTES array: [rows, n] for a batch, else [n].
 
     Each element is "value:index", with ":label" where `labels` has one for the index. Each row of `scores`
-    counts as flat.
+    counts as flat. Raises InvalidRequest where there is nothing to rank.
     """
     if scores.dtype.kind not in "fiu" and scores.dtype.name != "bfloat16":
-        raise InvalidRequest(f"classification needs an output of numbers; this one is {scores.dtype}")
+        datatype = dtypes.from_numpy(scores.dtype).name
+        raise InvalidRequest(f"classification needs an output of numbers; this one is {datatype}, ask for it as it is")
     rows = scores.reshape(len(scores) if batched else 1, -1)
     result = np.empty((len(rows), min(count, rows.shape[1])), object)
     for number, row in enumerate(rows):

@@ -243,7 +243,10 @@ def _requested(plan: InferPlan, response: InferResponse) -> Mapping[str, np.ndar
     for name, classes in plan.outputs:
         array = outputs[name]
         if classes:
-            array = classify(array, classes, plan.model.labels.get(name, ()), batched=batched)
+            try:
+                array = classify(array, classes, plan.model.labels.get(name, ()), batched=batched)
+            except InvalidRequest as error:
+                raise InvalidRequest(f"output {name!r}: {error}") from None
         arrays[name] = array
     return arrays
 

@@ -176,6 +176,12 @@ def test_parameters_of_other_backends_are_named_in_the_log(caplog):
     assert "parameters['gpu_mem_limit']" in caplog.text
 
 
+@pytest.mark.parametrize("text", ["[]", "{", "", "3", '"{}"', "null", '{"max_batch_size": "x"}'])
+def test_json_that_is_no_message_is_refused(text):
+    with pytest.raises(ConfigError, match="not a ModelConfig in JSON"):
+        values_from_json(text)
+
+
 def test_json_is_the_same_message_in_another_form():
     values = values_from_json('{"maxBatchSize": 4, "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": ["3"]}]}')
     assert values["max_batch_size"] == 4
