@@ -134,9 +134,9 @@ verb_format() {
     $VENV/bin/ruff format .
 }
 
-verb_matrix() { # the client with the oldest and the newest packages that it promises to work with
+verb_matrix() { # the oldest and the newest packages that it promises to work with, and other Pythons
     ensure dev
-    $VENV/bin/python tests/matrix/run.py "$@"
+    $VENV/bin/python -m tests.matrix.run "$@"
 }
 
 verb_bench() { ensure dev; $VENV/bin/python -m tests.bench "$@"; }
@@ -158,7 +158,7 @@ usage: ./build.sh VERB [arguments]
   format              let ruff fix and format the code
   setup               make .venv with everything that development needs
   protos              generate the protobuf artefacts again
-  matrix [NAME]       run the tests with the oldest and the newest supported packages
+  matrix [NAME...]    run the tests with the oldest and the newest supported packages, and on newer Pythons
   bench [NAME...]     measure; prints ratios to baselines of the same run; the load is trtserve-load's,
                       or with --grpc-client that of gRPC's client; --write writes docs/benchmarks.*
   wheel               build a wheel into dist/

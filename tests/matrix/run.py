@@ -1,7 +1,7 @@
 """Installs a wheel of this checkout with other versions of what it depends on, and runs the tests in each.
 
 `./build.sh matrix [NAME...]`. The client is installed alone with the oldest, the newest and tritonclient's packages;
-the load harness and the server with the oldest of their own.
+the load harness and the server with the oldest of their own. pythons.py runs everything on other Pythons.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from tests.matrix.pythons import PYTHONS, how_to_bring, passes_on, version_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,20 +69,46 @@ assert not brought, f"the client alone brought the server's packages: {brought}"
 
 
 def main() -> int:
-    """Runs the environments that were named, or all; exit status 1 where one fails."""
+    """Runs what was named, or all; exit status 1 where one fails, or was named and its Python is not found."""
+    known = [*ENVIRONMENTS, *PYTHONS]
     parser = argparse.ArgumentParser(prog="./build.sh matrix", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(ENVIRONMENTS)}")
-    names = parser.parse_args().names or list(ENVIRONMENTS)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(known)}")
+    named = parser.parse_args().names
+    if unknown := set(named) - set(known):
+        parser.error(f"{', '.join(sorted(unknown))} is unknown; known are {', '.join(known)}")
+    missing = [name for name in named or known if name in PYTHONS and not version_of(name)]
+    names = [name for name in named or known if name not in missing]
     with tempfile.TemporaryDirectory() as folder:
-        run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, str(ROOT))
-        (wheel,) = Path(folder).glob("trtserve-*.whl")
-        failed = [name for name in names if not passes(name, wheel, Path(folder))]
-    print(f"failed: {', '.join(failed)}" if failed else f"passed: {', '.join(names)}")
-    return 1 if failed else 0
+        failed = failures(names, Path(folder))
+    print(f"failed: {', '.join(failed)}" if failed else f"passed: {', '.join(names) or 'nothing'}")
+    for name in missing:
+        print(f"not run: {name}: {how_to_bring(name)}")
+    return 1 if failed or (named and missing) else 0
+
+
+def failures(names: Sequence[str], folder: Path) -> list[str]:
+    """Those of the environments and Pythons whose tests fail."""
+    failed = []
+    for name in names:
+        if name in PYTHONS:
+            print(f"== {name}: {version_of(name)}", flush=True)
+            passed = passes_on(name, ROOT, folder / name)
+        else:
+            passed = passes(name, wheel_in(folder), folder)
+        failed += [] if passed else [name]
+    return failed
+
+
+def wheel_in(folder: Path) -> Path:
+    """This checkout's wheel, built at the first call."""
+    if not (wheels := list(folder.glob("trtserve-*.whl"))):
+        run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT))
+        wheels = list(folder.glob("trtserve-*.whl"))
+    return wheels[0]
 
 
 def passes(name: str, wheel: Path, folder: Path) -> bool:
-    """Whether the client's tests pass with the packages of environment `name`."""
+    """Whether the tests of environment `name` pass with its packages."""
     venv = folder / name
     run(sys.executable, "-m", "venv", str(venv))
     python = str(venv / "bin" / "python")

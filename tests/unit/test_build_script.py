@@ -137,7 +137,9 @@ def test_a_missing_venv_module_is_one_sentence_with_the_command_that_brings_it(m
 
 def test_a_missing_python_is_one_sentence_with_the_command_that_brings_it(tmp_path: Path) -> None:
     done = Machine(tmp_path, pythons={}).run("serve")
-    refused(done, "Python 3.11 or newer", "sudo apt-get install python3 python3-venv", "PYTHON=/folder/python3 ./build.sh")
+    refused(
+        done, "Python 3.11 or newer", "sudo apt-get install python3 python3-venv", "PYTHON=/folder/python3 ./build.sh"
+    )
     assert len(done.stderr.splitlines()) == 1
 
 
