@@ -8,20 +8,27 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 PYTHONS = ("python3.12", "python3.13", "python3.14")
 """Newer ones than CI's. For the last, and none after it, every package has a wheel."""
 
-VERSION = "import ensurepip, sys, venv; print('python{}.{}'.format(*sys.version_info), sys.version.split()[0])"
+OLDEST = "python3.11"
+"""The only one for which the oldest packages have wheels."""
+
+NAME = "import ensurepip, sys, venv; print('python{}.{}'.format(*sys.version_info))"
 
 
-def version_of(python: str) -> str | None:
-    """The full version of a Python on the PATH, such as 3.13.0; None where there is none that could be used."""
-    if not shutil.which(python):
+def interpreter(python: str) -> str | None:
+    """What runs a Python such as "python3.12": this one, or else the PATH's; None where there is none that works."""
+    if python == f"python{sys.version_info.major}.{sys.version_info.minor}":
+        return sys.executable
+    path = shutil.which(python)
+    if path is None:
         return None
-    found = subprocess.run([python, "-c", VERSION], capture_output=True, text=True, check=False).stdout.split()
-    return found[1] if found[:1] == [python] else None
+    name = subprocess.run([path, "-c", NAME], capture_output=True, text=True, check=False).stdout.strip()
+    return path if name == python else None
 
 
 def how_to_bring(python: str) -> str:

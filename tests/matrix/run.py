@@ -1,7 +1,8 @@
 """Installs a wheel of this checkout with other versions of what it depends on, and runs the tests in each.
 
 `./build.sh matrix [NAME...]`. The client is installed alone with the oldest, the newest and tritonclient's packages;
-the load harness and the server with the oldest of their own. pythons.py runs everything on other Pythons.
+the load harness and the server with the oldest of their own; all on the oldest Python. pythons.py runs everything on
+other ones.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.matrix.pythons import PYTHONS, how_to_bring, passes_on, version_of
+from tests.matrix.pythons import OLDEST, PYTHONS, how_to_bring, interpreter, passes_on
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -76,27 +76,29 @@ def main() -> int:
     named = parser.parse_args().names
     if unknown := set(named) - set(known):
         parser.error(f"{', '.join(sorted(unknown))} is unknown; known are {', '.join(known)}")
-    missing = [name for name in named or known if name in PYTHONS and not version_of(name)]
-    names = [name for name in named or known if name not in missing]
+    found = {name: interpreter(python_of(name)) for name in named or known}
     with tempfile.TemporaryDirectory() as folder:
-        failed = failures(names, Path(folder))
-    print(f"failed: {', '.join(failed)}" if failed else f"passed: {', '.join(names) or 'nothing'}")
+        passed = {name: passes(name, python, Path(folder)) for name, python in found.items() if python}
+    failed = [name for name, well in passed.items() if not well]
+    print(f"failed: {', '.join(failed)}" if failed else f"passed: {', '.join(passed) or 'nothing'}")
+    missing = [name for name in found if name not in passed]
     for name in missing:
-        print(f"not run: {name}: {how_to_bring(name)}")
+        print(f"not run: {name}: {how_to_bring(python_of(name))}")
     return 1 if failed or (named and missing) else 0
 
 
-def failures(names: Sequence[str], folder: Path) -> list[str]:
-    """Those of the environments and Pythons whose tests fail."""
-    failed = []
-    for name in names:
-        if name in PYTHONS:
-            print(f"== {name}: {version_of(name)}", flush=True)
-            passed = passes_on(name, ROOT, folder / name)
-        else:
-            passed = passes(name, wheel_in(folder), folder)
-        failed += [] if passed else [name]
-    return failed
+def python_of(name: str) -> str:
+    """The Python that runs an environment: the oldest, but where the name is that of another."""
+    return name if name in PYTHONS else OLDEST
+
+
+def passes(name: str, python: str, folder: Path) -> bool:
+    """Whether the tests of an environment pass, or of the whole checkout on another Python."""
+    print(f"== {name}: ", end="", flush=True)
+    if name in PYTHONS:
+        run(python, "--version")
+        return passes_on(python, ROOT, folder / name)
+    return passes_with(ENVIRONMENTS[name], python, wheel_in(folder), folder / name)
 
 
 def wheel_in(folder: Path) -> Path:
@@ -107,16 +109,13 @@ def wheel_in(folder: Path) -> Path:
     return wheels[0]
 
 
-def passes(name: str, wheel: Path, folder: Path) -> bool:
-    """Whether the tests of environment `name` pass with its packages."""
-    venv = folder / name
-    run(sys.executable, "-m", "venv", str(venv))
-    python = str(venv / "bin" / "python")
-    environment = ENVIRONMENTS[name]
+def passes_with(environment: Environment, base: str, wheel: Path, folder: Path) -> bool:
+    """Whether the tests of an environment pass with its packages."""
+    run(base, "-m", "venv", str(folder))
+    python = str(folder / "bin" / "python")
     run(
         python, "-m", "pip", "install", "--quiet", f"{wheel}{environment.extras}", *environment.packages, *TEST_PACKAGES
     )
-    print(f"== {name}: ", end="", flush=True)
     run(python, "-c", VERSIONS)
     if "server" not in environment.extras:
         run(python, "-c", NOTHING_OF_THE_SERVER)
