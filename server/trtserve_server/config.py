@@ -48,8 +48,8 @@ LOG_FORMATS = ("default", "ISO8601")
 OFF, TIMESTAMPS, TENSORS = "OFF", "TIMESTAMPS", "TENSORS"
 TRACE_LEVELS = (OFF, TIMESTAMPS, TENSORS)
 MODEL_CONTROL_MODES = ("none", "poll", "explicit")
-MAX_MESSAGE_BYTES = 2**31 - 1
-MAX_CALLS = 2**31 - 1
+_MOST_OF_GRPC = 2**31 - 1
+MAX_MESSAGE_BYTES = _MOST_OF_GRPC
 UNIX_PREFIX = "unix:"
 
 
@@ -190,10 +190,9 @@ class ServerConfig:
         check_at_least(self, 0, "inline_run_limit_us", "instances", "max_running", "run_timeout_s")
         check_instances(self.instances)
         check_at_least(self, 0, "engine_cache_max_bytes", "response_cache_bytes", "min_ping_interval_ms")
-        if self.max_message_bytes > MAX_MESSAGE_BYTES:
-            raise ConfigError(f"max_message_bytes = {self.max_message_bytes}; gRPC ends at {MAX_MESSAGE_BYTES}")
-        if self.max_calls_per_connection > MAX_CALLS:
-            raise ConfigError(f"max_calls_per_connection = {self.max_calls_per_connection}; gRPC ends at {MAX_CALLS}")
+        for name in ("max_message_bytes", "max_calls_per_connection", "min_ping_interval_ms"):
+            if getattr(self, name) > _MOST_OF_GRPC:
+                raise ConfigError(f"{name} = {getattr(self, name)}; gRPC ends at {_MOST_OF_GRPC}")
         if not self.repository_poll_interval_s > 0:
             raise ConfigError(f"repository_poll_interval_s = {self.repository_poll_interval_s}; it must be above 0")
         if self.load_model and self.model_control_mode != "explicit":
