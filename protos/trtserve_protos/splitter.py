@@ -46,7 +46,8 @@ class Splitter:
             else:
                 view = memoryview(message)
                 request_id = "" if id_slice is None else text(message[id_slice])
-                return Parts(header, request_id, [view[each] for each in raw])
+                one = len(raw) == 1  # most have, and a comprehension costs more than all the rest
+                return Parts(header, request_id, [view[raw[0]]] if one else [view[each] for each in raw])
         header, raw, ids = split_fields(message, self._raw_field, ID_FIELD)
         if len(header) <= _MAX_HEADER_BYTES and len(ids) <= 1 and len(raw) < _MAX_ENTRIES:
             self._remember(message, header, raw, ids)

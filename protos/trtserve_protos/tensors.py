@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _LENGTH = struct.Struct("<I")
 # What numpy can hold. Without a limit the product of a million sizes takes minutes, and its digits fill the message.
 _MAX_DIMENSIONS = 64
+_SMALL_BYTES = 1024
+"""Of a tensor up to this a copy is made sooner than a view."""
+
 _LITTLE_ENDIAN = sys.byteorder == "little"
 _BOOL = dtypes.from_name("BOOL")
 _FIELD_TYPES = {
@@ -62,11 +65,13 @@ def array_from_raw(raw: bytes | memoryview, datatype: DataType, shape: Sequence[
 
 
 def raw_from_array(array: np.ndarray) -> bytes | memoryview:
-    """The raw form of an array: a view of its own memory where that is laid out as the wire wants it, else a copy."""
+    """The raw form of an array: a view of its own memory where that is large and laid out as the wire wants it."""
     if array.dtype.kind in "SUO":
         return _frame(array)
     if not (_LITTLE_ENDIAN and array.dtype.isnative and array.flags.c_contiguous):
         array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    if array.nbytes <= _SMALL_BYTES:
+        return array.tobytes()
     return array.reshape(-1).view(np.uint8).data
 
 

@@ -95,8 +95,8 @@ def encode_stream_response(header: ModelInferResponse, raw: Sequence[Buffer]) ->
 
 
 def stream_response(pieces: Sequence[Buffer]) -> bytes:
-    """The bytes of a ModelStreamInferResponse that holds the response in `pieces`, which are copied only here."""
-    size = sum([len(piece) if type(piece) is bytes else _size(piece) for piece in pieces])  # quicker than map
+    """The bytes of a ModelStreamInferResponse that holds the response in `pieces`, views of bytes copied only here."""
+    size = sum(map(len, pieces))
     return b"".join([entry_head(_STREAM_RESPONSE_FIELD, size), *pieces])
 
 
@@ -119,9 +119,9 @@ def decode_rows_request(message: bytes) -> tuple[InferRowsRequest, Buffer]:
 
 
 def rows_response(first_row: int, row_count: int, pieces: Sequence[Buffer]) -> bytes:
-    """The bytes of an InferRowsResponse that holds the response in `pieces`, which are copied only here."""
+    """The bytes of an InferRowsResponse that holds the response in `pieces`, views of bytes copied only here."""
     header = row_inference.InferRowsResponse(first_row=first_row, row_count=row_count).SerializeToString()
-    return b"".join([header, entry_head(_ROWS_RESPONSE_FIELD, sum(map(_size, pieces))), *pieces])
+    return b"".join([header, entry_head(_ROWS_RESPONSE_FIELD, sum(map(len, pieces))), *pieces])
 
 
 def decode_rows_response(message: bytes) -> tuple[InferRowsResponse, Buffer]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,13 +10,15 @@ import numpy as np
 
 from tests.bench import servers
 from tests.bench.load import closed_loop, request
-from tests.bench.report import Ratio
+from tests.bench.report import Ratio, in_turn, medians
 from tests.models import make_models
 from tests.models.transformer import transformer
 
 CONCURRENCY = (1, 2, 4, 8, 32)
 FIXED = ((1, 1), (1, 2), (2, 1), (2, 2))
 """Instances and threads of each that the choice is held against, on two cores."""
+
+_TRIES = 2
 
 LEAST_S = 2.0
 """A shorter measurement holds too few batches of 32 to tell settings apart."""
@@ -57,17 +58,23 @@ def _compare(
     rounds: int,
     seconds: float,
 ) -> Ratio:
-    rates: dict[tuple[int, int] | None, list[float]] = {setting: [] for setting in (None, *fixed)}
-    for _ in range(rounds):
-        for setting, url in [(None, adaptive), *fixed.items()]:
-            rates[setting].append(closed_loop(url, data, concurrency, seconds).rate)
-    best = max(fixed, key=lambda setting: statistics.median(rates[setting]))
-    values = [one / other for one, other in zip(rates[None], rates[best], strict=True)]
-    others = ", ".join(f"{i}x{t} {statistics.median(rates[i, t]):.0f}" for i, t in fixed)
+    # The best is found first: the best of several that are measured beside ours would be the luckiest too.
+    found = {
+        setting: max(closed_loop(url, data, concurrency, seconds).rate for _ in range(_TRIES))
+        for setting, url in fixed.items()
+    }
+    best = max(fixed, key=found.__getitem__)
+    pairs = in_turn(
+        rounds,
+        lambda: closed_loop(adaptive, data, concurrency, seconds).rate,
+        lambda: closed_loop(fixed[best], data, concurrency, seconds).rate,
+    )
+    ours, others = medians(pairs)
+    tried = ", ".join(f"{instances}x{threads} {found[instances, threads]:.0f}" for instances, threads in fixed)
     return Ratio(
         f"{name}, {concurrency} callers: rate / best fixed setting",
-        values,
+        [one / other for one, other in pairs],
         0.97,
         True,
-        f"{statistics.median(rates[None]):.0f}/s; fixed, instances x threads: {others}",
+        f"{ours:.0f}/s / {others:.0f}/s; fixed, instances x threads: {tried}",
     )

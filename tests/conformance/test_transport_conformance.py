@@ -40,6 +40,7 @@ class Service:
             "/t.T/Left": Unary(lambda message, call: call.answer(repr(call.time_remaining()).encode())),
             "/t.T/Count": Unary(self._count),
             "/t.T/Stream": Streaming(self._stream),
+            "/t.T/PromiseMore": Unary(self._promise_more),
             "/t.T/RaiseAtOnce": Streaming(lambda call: 1 // 0),
             "/t.T/KeepAndRaise": Unary(self._keep_and_raise),
             "/t.T/ReceiveTwice": Streaming(self._receive_twice),
@@ -72,11 +73,15 @@ class Service:
             nonlocal left
             left -= 1
             if left >= 0:
-                call.send(str(left).encode(), send)
+                call.send(str(left).encode(), send, more=left > 0)
             else:
                 call.end()
 
         send()
+
+    def _promise_more(self, message: bytes, call: Call) -> None:
+        """Three answers, of which the last should be followed by another one."""
+        call.send(message, lambda _: call.send(message, lambda _: call.send(message, lambda _: call.end(), more=True)))
 
     def _stream(self, call: Call) -> None:
         """Echoes, one message at a time."""
@@ -239,8 +244,12 @@ def test_who_receives_twice_at_once_is_told_and_the_call_still_gets_its_end(
 
 
 def test_one_message_may_be_answered_by_many(running: Running) -> None:
-    answers = running.channel.unary_stream("/t.T/Count")(b"300", timeout=30)
-    assert [int(answer) for answer in answers] == list(range(299, -1, -1))
+    answers = running.channel.unary_stream("/t.T/Count")(b"10000", timeout=30)
+    assert [int(answer) for answer in answers] == list(range(9999, -1, -1))
+
+
+def test_an_end_sends_what_was_kept_back_for_more(running: Running) -> None:
+    assert list(running.channel.unary_stream("/t.T/PromiseMore")(b"x", timeout=30)) == [b"x"] * 3
 
 
 def test_one_message_may_be_answered_by_none(running: Running) -> None:

@@ -14,7 +14,10 @@ from trtserve_server.transport.call import Metadata
 
 
 class SlowCaller:
-    """Sends `messages` and half-closes; takes `reads` answers, and one more for each `read`."""
+    """Sends `messages` and half-closes; takes `reads` answers, and one more for each `read`.
+
+    `more` is what was said of each answer, whether another one follows at once.
+    """
 
     def __init__(self, messages: Iterable[bytes] = (), *, reads: int = 0, metadata: Metadata = ()):
         self._messages = iter(messages)
@@ -24,6 +27,7 @@ class SlowCaller:
         self.on_cancel: Callable[[], object] | None = None
         self.sent = 0
         self.taken: list[bytes] = []
+        self.more: list[bool] = []
         self.status: tuple[grpc.StatusCode, str] | None = None
 
     @property
@@ -50,9 +54,10 @@ class SlowCaller:
             self.sent += 1
         asyncio.get_running_loop().call_soon(on_message, message)
 
-    def send(self, message: bytes, on_sent: Callable[[bool], None]) -> None:
+    def send(self, message: bytes, on_sent: Callable[[bool], None], *, more: bool = False) -> None:
         """Takes an answer once it is read."""
         assert self._unread is None
+        self.more.append(more)
         self._unread = message, on_sent
         self._take()
 

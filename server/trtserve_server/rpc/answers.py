@@ -87,7 +87,7 @@ class Answers:
                 self._on_end(answer)
             else:
                 self._is_sending = True
-                self._call.send(answer, self._sent)
+                self._call.send(answer, self._sent, more=bool(self._ready))
         elif self._is_closed and not self.held:
             self._on_end(None)
 

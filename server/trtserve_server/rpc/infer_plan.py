@@ -108,7 +108,7 @@ class InferPlan:
         arrays = {}
         for (name, datatype, shape, size), data in zip(self.inputs, raw, strict=True):
             if len(data) == size:
-                arrays[name] = np.frombuffer(data, datatype.numpy).reshape(shape)
+                arrays[name] = np.ndarray(shape, datatype.numpy, data)
             else:
                 arrays[name] = checked_array(name, data, datatype, shape)
         return arrays

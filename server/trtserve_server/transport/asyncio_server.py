@@ -94,8 +94,8 @@ class AsyncioCall:
         if not self.is_over:
             self._run(read())
 
-    def send(self, message: bytes, on_sent: Callable[[bool], None]) -> None:
-        """See Call."""
+    def send(self, message: bytes, on_sent: Callable[[bool], None], *, more: bool = False) -> None:
+        """See Call. `more` changes nothing here: each message is written by itself."""
 
         async def write() -> None:
             on_sent(await _or(False, _true(self._context.write(message))))

@@ -41,8 +41,11 @@ class Call(Protocol):
         """
         ...
 
-    def send(self, message: bytes, on_sent: Callable[[bool], None]) -> None:
-        """Sends a message and calls with whether the transport has taken it. One at a time."""
+    def send(self, message: bytes, on_sent: Callable[[bool], None], *, more: bool = False) -> None:
+        """Sends a message and calls with whether the transport has taken it. One at a time.
+
+        With `more` another one follows as soon as it is taken, and the two may leave together.
+        """
         ...
 
     def answer(self, message: bytes) -> None:

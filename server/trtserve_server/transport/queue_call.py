@@ -21,6 +21,9 @@ from trtserve_server.transport.pump import Event
 _FOR_EVER_S = 1e12
 """A deadline later than this, in seconds since 1970, is how gRPC says that there is none."""
 
+_BUFFER_HINT = 1
+"""A message with this flag may stay in gRPC's buffer, 64 KiB, until one without it comes: GRPC_WRITE_BUFFER_HINT."""
+
 _REFUSED = "gRPC refused an operation of a call, of which no event will tell: another of its kind is under way"
 
 # One object may be under way for many calls only because these two need no memory of gRPC's: metadata and details that
@@ -80,12 +83,13 @@ class QueueCall:
         self._on_message = on_message
         self._start(self._received, ReceiveMessageOperation(0))
 
-    def send(self, message: bytes, on_sent: Callable[[bool], None]) -> None:
+    def send(self, message: bytes, on_sent: Callable[[bool], None], *, more: bool = False) -> None:
         """See Call."""
         if self.is_over:
             return
         self._on_sent = on_sent
-        operation = SendMessageOperation(message, 0)
+        # What the call begins with is not held back: its operation would not be done before it is written.
+        operation = SendMessageOperation(message, _BUFFER_HINT if more and self._opened else 0)
         if self._opened:
             self._start(self._sent, operation)
         else:

@@ -171,9 +171,17 @@ def test_views_are_read_only():
 
 
 @pytest.mark.parametrize("datatype", [d for d in dtypes.TABLE if d.item_size], ids=lambda datatype: datatype.name)
-def test_encoding_looks_at_the_memory_of_the_array(datatype):
-    array = values_of(datatype)
+def test_encoding_looks_at_the_memory_of_a_large_array(datatype):
+    array = np.resize(values_of(datatype), 1025)
     assert np.shares_memory(np.frombuffer(tensors.raw_from_array(array), np.uint8), array)
+
+
+@pytest.mark.parametrize("datatype", [d for d in dtypes.TABLE if d.item_size], ids=lambda datatype: datatype.name)
+@pytest.mark.parametrize("size", [0, 1, 2000])
+def test_small_and_large_arrays_have_the_same_raw_form_in_any_layout(datatype, size):
+    array = np.resize(values_of(datatype), size)
+    for same in (array, np.repeat(array, 2)[::2], array.astype(array.dtype.newbyteorder(">"))):
+        assert bytes(tensors.raw_from_array(same)) == array.tobytes()
 
 
 def test_encoding_leaves_the_array_as_it_is():

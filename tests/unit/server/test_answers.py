@@ -62,6 +62,18 @@ def test_answers_are_sent_one_at_a_time_and_each_frees_a_place(run: Run) -> None
     run(test)
 
 
+def test_it_is_said_of_each_answer_whether_the_next_is_there(run: Run) -> None:
+    async def test() -> None:
+        caller = SlowCaller(reads=100)
+        answers = Window(caller, 100).answers
+        for answer in (b"a", b"b", b"c", b"d"):
+            answers.put(answers.take(), answer)
+        await turns()
+        assert (caller.taken, caller.more) == ([b"a", b"b", b"c", b"d"], [False, True, True, False])
+
+    run(test)
+
+
 def test_a_lane_gives_its_answers_in_the_order_of_its_places_and_holds_up_no_other(run: Run) -> None:
     async def test() -> None:
         caller = SlowCaller(reads=100)
