@@ -9,24 +9,37 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 ORT_DISABLE_TELEMETRY=1
 say() { printf '%s\n' "$*" >&2; }
 die() { say "build.sh: $*"; exit 1; }
 
+# is_python CANDIDATE BELOW: whether that is a Python from 3.11 on whose version is less than the tuple BELOW.
+is_python() { "$1" -c "import sys; sys.exit(not (3, 11) <= sys.version_info < ($2))" 2>/dev/null; }
+
 find_python() {
-    local candidate
-    for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11; do
-        [ -n "$candidate" ] && command -v "$candidate" >/dev/null || continue
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-            echo "$candidate"
-            return
-        fi
+    local candidate below
+    if [ -n "${PYTHON:-}" ]; then
+        is_python "$PYTHON" "4, 0" || die "PYTHON=$PYTHON is no Python 3.11 or newer; name another, or leave it to be found"
+        echo "$PYTHON"
+        return
+    fi
+    for below in "3, 15" "4, 0"; do # first those for which every package that is needed has a wheel
+        for candidate in python3 python3.14 python3.13 python3.12 python3.11; do
+            if is_python "$candidate" "$below"; then
+                echo "$candidate"
+                return
+            fi
+        done
     done
-    die "Python 3.11 or newer is needed and was not found; install it with: sudo apt-get install python3 python3-venv"
+    die "Python 3.11 or newer is needed and was not found as python3 or python3.11 to python3.14; install it with:" \
+        "sudo apt-get install python3 python3-venv (or python3.11 python3.11-venv and so on, beside an older python3)," \
+        "or name one that lies elsewhere: PYTHON=/folder/python3 ./build.sh $verb"
 }
 
 make_venv() { # make_venv FOLDER
-    local python
+    local python package=python3-venv
     python=$(find_python) || exit 1
+    case "$python" in python3.*) package=$python-venv ;; esac # Debian's name for one beside python3
     "$python" -c 'import ensurepip, venv' 2>/dev/null ||
-        die "$python has no venv module; install it with: sudo apt-get install python3-venv"
-    "$python" -m venv "$1" || die "$python -m venv $1 failed; install what it needs with: sudo apt-get install python3-venv"
+        die "$python has no venv module; install it with: sudo apt-get install $package"
+    "$python" -m venv "$1" ||
+        die "$python -m venv $1 failed; install what it needs with: sudo apt-get install $package"
 }
 
 # What an installation depends on: a second start compares it and installs nothing.
@@ -39,6 +52,11 @@ is_installed() { # is_installed EXTRAS
 
 ensure() { # ensure EXTRAS: .venv with these extras of trtserve, and the protobuf artefacts
     local extras=$1 file=$VENV/.trtserve-$1
+    # One of ours whose Python was replaced by a newer system's, or taken away, finds its packages no more.
+    if compgen -G "$VENV/.trtserve-*" >/dev/null && ! $VENV/bin/python -c 'import pip' 2>/dev/null; then
+        say "$VENV was made by a Python that is another now, or gone; making it again ..."
+        rm -rf $VENV
+    fi
     if is_installed "$extras" || is_installed dev; then # dev holds all others
         return
     fi
@@ -116,9 +134,9 @@ verb_format() {
     $VENV/bin/ruff format .
 }
 
-verb_matrix() { # the client with the oldest and the newest packages that it promises to work with
+verb_matrix() { # the oldest and the newest packages that it promises to work with, and other Pythons
     ensure dev
-    $VENV/bin/python tests/matrix/run.py "$@"
+    $VENV/bin/python -m tests.matrix.run "$@"
 }
 
 verb_bench() { ensure dev; $VENV/bin/python -m tests.bench "$@"; }
@@ -140,7 +158,7 @@ usage: ./build.sh VERB [arguments]
   format              let ruff fix and format the code
   setup               make .venv with everything that development needs
   protos              generate the protobuf artefacts again
-  matrix [NAME]       run the tests with the oldest and the newest supported packages
+  matrix [NAME...]    run the tests with the oldest and the newest supported packages, and on newer Pythons
   bench [NAME...]     measure; prints ratios to baselines of the same run; the load is trtserve-load's,
                       or with --grpc-client that of gRPC's client; --write writes docs/benchmarks.*
   wheel               build a wheel into dist/

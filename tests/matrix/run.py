@@ -1,7 +1,8 @@
 """Installs a wheel of this checkout with other versions of what it depends on, and runs the tests in each.
 
 `./build.sh matrix [NAME...]`. The client is installed alone with the oldest, the newest and tritonclient's packages;
-the load harness and the server with the oldest of their own.
+the load harness and the server with the oldest of their own; all on the oldest Python. pythons.py runs everything on
+other ones.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
+
+from tests.matrix.pythons import OLDEST, PYTHONS, how_to_bring, interpreter, passes_on
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,28 +69,53 @@ assert not brought, f"the client alone brought the server's packages: {brought}"
 
 
 def main() -> int:
-    """Runs the environments that were named, or all; exit status 1 where one fails."""
+    """Runs what was named, or all; exit status 1 where one fails, or was named and its Python is not found."""
+    known = [*ENVIRONMENTS, *PYTHONS]
     parser = argparse.ArgumentParser(prog="./build.sh matrix", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(ENVIRONMENTS)}")
-    names = parser.parse_args().names or list(ENVIRONMENTS)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(known)}")
+    named = parser.parse_args().names
+    if unknown := set(named) - set(known):
+        parser.error(f"{', '.join(sorted(unknown))} is unknown; known are {', '.join(known)}")
+    found = {name: interpreter(python_of(name)) for name in named or known}
     with tempfile.TemporaryDirectory() as folder:
-        run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, str(ROOT))
-        (wheel,) = Path(folder).glob("trtserve-*.whl")
-        failed = [name for name in names if not passes(name, wheel, Path(folder))]
-    print(f"failed: {', '.join(failed)}" if failed else f"passed: {', '.join(names)}")
-    return 1 if failed else 0
+        passed = {name: passes(name, python, Path(folder)) for name, python in found.items() if python}
+    failed = [name for name, well in passed.items() if not well]
+    print(f"failed: {', '.join(failed)}" if failed else f"passed: {', '.join(passed) or 'nothing'}")
+    missing = [name for name in found if name not in passed]
+    for name in missing:
+        print(f"not run: {name}: {how_to_bring(python_of(name))}")
+    return 1 if failed or (named and missing) else 0
 
 
-def passes(name: str, wheel: Path, folder: Path) -> bool:
-    """Whether the client's tests pass with the packages of environment `name`."""
-    venv = folder / name
-    run(sys.executable, "-m", "venv", str(venv))
-    python = str(venv / "bin" / "python")
-    environment = ENVIRONMENTS[name]
+def python_of(name: str) -> str:
+    """The Python that runs an environment: the oldest, but where the name is that of another."""
+    return name if name in PYTHONS else OLDEST
+
+
+def passes(name: str, python: str, folder: Path) -> bool:
+    """Whether the tests of an environment pass, or of the whole checkout on another Python."""
+    print(f"== {name}: ", end="", flush=True)
+    if name in PYTHONS:
+        run(python, "--version")
+        return passes_on(python, ROOT, folder / name)
+    return passes_with(ENVIRONMENTS[name], python, wheel_in(folder), folder / name)
+
+
+def wheel_in(folder: Path) -> Path:
+    """This checkout's wheel, built at the first call."""
+    if not (wheels := list(folder.glob("trtserve-*.whl"))):
+        run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT))
+        wheels = list(folder.glob("trtserve-*.whl"))
+    return wheels[0]
+
+
+def passes_with(environment: Environment, base: str, wheel: Path, folder: Path) -> bool:
+    """Whether the tests of an environment pass with its packages."""
+    run(base, "-m", "venv", str(folder))
+    python = str(folder / "bin" / "python")
     run(
         python, "-m", "pip", "install", "--quiet", f"{wheel}{environment.extras}", *environment.packages, *TEST_PACKAGES
     )
-    print(f"== {name}: ", end="", flush=True)
     run(python, "-c", VERSIONS)
     if "server" not in environment.extras:
         run(python, "-c", NOTHING_OF_THE_SERVER)

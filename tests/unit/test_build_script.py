@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BELONGS = ("build.sh", "setup.cfg", "setup.py", "pyproject.toml", "protos/generate.py", "protos/sources")
-TOOLS = ("bash", "cat", "chmod", "cksum", "cp", "dirname", "find", "mkdir", "sh", "sort", "tail")
+TOOLS = ("bash", "cat", "chmod", "cksum", "cp", "dirname", "find", "mkdir", "rm", "sh", "sort", "tail")
 
 PYTHON = """#!/bin/sh
-# Stands in for Python: does what build.sh sees of venv and pip, and writes down that it was asked to.
+# Stands in for Python VERSION: does what build.sh sees of venv and pip, and writes down that it was asked to.
 case "$*" in
-"-c import sys"*) exit ${PYTHON_IS_TOO_OLD:-0} ;;
+"-c import sys;"*) exec EXECUTABLE -c "import sys; sys.version_info = (VERSION); ${2#import sys;}" ;;
+"-c import pip") exit ${PYTHON_IS_ANOTHER:-0} ;;
 "-c import ensurepip"*) exit ${VENV_IS_MISSING:-0} ;;
 "-m venv"*)
-    echo "venv $3" >>"$CALLS"
+    echo "${0##*/} venv $3" >>"$CALLS"
     mkdir -p "$3/bin"
     cp "$0" "$3/bin/python"
     printf '#!/bin/sh\\necho "trtserve $*"\\n' >"$3/bin/trtserve"
@@ -41,7 +43,7 @@ esac
 class Machine:
     """A folder with the files that build.sh reads, and a PATH on which there is little beside the stand-in."""
 
-    def __init__(self, folder: Path, pythons: Sequence[str] = ("python3",)) -> None:
+    def __init__(self, folder: Path, pythons: Mapping[str, str] = {"python3": "3, 11, 2"}) -> None:
         self.tree = folder / "trtserve"
         self._bin = folder / "bin"
         self._calls = folder / "calls"
@@ -54,8 +56,9 @@ class Machine:
             found = shutil.which(tool)
             assert found, f"{tool} is missing here"
             (self._bin / tool).symlink_to(found)
-        for python in pythons:
-            (self._bin / python).write_text(PYTHON)
+        for python, version in pythons.items():
+            script = PYTHON.replace("EXECUTABLE", sys.executable).replace("VERSION", version)
+            (self._bin / python).write_text(script)
             (self._bin / python).chmod(0o755)
 
     def run(self, *arguments: str, **environment: str) -> Any:
@@ -80,7 +83,7 @@ def machine(tmp_path: Path) -> Machine:
 def test_the_first_start_sets_up_and_serves_the_examples(machine: Machine) -> None:
     done = machine.run("serve", "--instances", "2")
     assert (done.returncode, done.stdout) == (0, "trtserve --model-repository examples/models --instances 2\n")
-    assert machine.calls == ["venv .venv", "install .[server,image]"]
+    assert machine.calls == ["python3 venv .venv", "install .[server,image]"]
 
 
 def test_a_later_start_sets_up_nothing(machine: Machine) -> None:
@@ -93,7 +96,7 @@ def test_a_later_start_sets_up_nothing(machine: Machine) -> None:
 
 def test_what_development_needs_holds_what_the_server_needs(machine: Machine) -> None:
     assert machine.run("setup").returncode == 0
-    assert machine.calls == ["venv .venv", "install .[dev]"]
+    assert machine.calls == ["python3 venv .venv", "install .[dev]"]
     machine.run("serve")
     assert machine.calls == []
 
@@ -133,29 +136,79 @@ def test_a_missing_venv_module_is_one_sentence_with_the_command_that_brings_it(m
 
 
 def test_a_missing_python_is_one_sentence_with_the_command_that_brings_it(tmp_path: Path) -> None:
-    done = Machine(tmp_path, pythons=()).run("serve")
-    refused(done, "Python 3.11 or newer", "sudo apt-get install python3 python3-venv")
+    done = Machine(tmp_path, pythons={}).run("serve")
+    refused(
+        done, "Python 3.11 or newer", "sudo apt-get install python3 python3-venv", "PYTHON=/folder/python3 ./build.sh"
+    )
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_python_that_is_too_old_is_as_good_as_none(machine: Machine) -> None:
-    refused(machine.run("serve", PYTHON_IS_TOO_OLD="1"), "Python 3.11 or newer")
+def test_a_python_that_is_too_old_is_as_good_as_none(tmp_path: Path) -> None:
+    done = Machine(tmp_path, pythons={"python3": "3, 10, 12", "python3.10": "3, 10, 12"}).run("serve")
+    refused(done, "Python 3.11 or newer", "python3.11 python3.11-venv and so on, beside an older python3")
+    assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_python_of_another_name_is_found_or_given(tmp_path: Path) -> None:
-    other = Machine(tmp_path, pythons=("python3.12", "python3.42"))
-    assert other.run("serve").returncode == 0
-    done = other.run("setup", PYTHON="python3.42", VENV_IS_MISSING="1")
+@pytest.mark.parametrize(
+    ("pythons", "taken"),
+    [
+        ({"python3": "3, 11, 2", "python3.13": "3, 13, 0"}, "python3"),
+        ({"python3": "3, 12, 1"}, "python3"),
+        ({"python3": "3, 13, 0", "python3.12": "3, 12, 1"}, "python3"),
+        ({"python3": "3, 10, 12", "python3.12": "3, 12, 1"}, "python3.12"),
+        ({"python3": "3, 9, 2", "python3.11": "3, 11, 2", "python3.13": "3, 13, 0"}, "python3.13"),
+        ({"python3.14": "3, 14, 0"}, "python3.14"),
+        ({"python3": "3, 15, 0", "python3.12": "3, 12, 1"}, "python3.12"),
+        ({"python3": "3, 15, 0", "python3.10": "3, 10, 12"}, "python3"),
+    ],
+    ids=str,
+)
+def test_the_python_of_the_machine_is_taken_unless_another_suits_better(
+    tmp_path: Path, pythons: Mapping[str, str], taken: str
+) -> None:
+    machine = Machine(tmp_path, pythons)
+    assert machine.run("serve").returncode == 0
+    assert machine.calls[0] == f"{taken} venv .venv"
+
+
+def test_a_python_that_is_named_is_taken_or_refused(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, {"python3": "3, 12, 1", "python3.42": "3, 42, 0", "python3.10": "3, 10, 12"})
+    refused(machine.run("serve", PYTHON="python3.10"), "PYTHON=python3.10", "Python 3.11 or newer")
+    refused(machine.run("serve", PYTHON="/nowhere/python"), "PYTHON=/nowhere/python", "Python 3.11 or newer")
+    assert machine.calls == []
+    assert machine.run("serve", PYTHON="python3.42").returncode == 0
+    assert machine.calls[0] == "python3.42 venv .venv"
+    done = machine.run("serve", PYTHON="python3", VENV_IS_MISSING="1")
     assert done.returncode == 0, "the environment that is there already is kept"
-    shutil.rmtree(other.tree / ".venv")
-    refused(other.run("setup", PYTHON="python3.42", VENV_IS_MISSING="1"), "python3.42 has no venv module")
+
+
+def test_what_brings_the_venv_module_is_of_the_same_python(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, {"python3": "3, 10, 12", "python3.12": "3, 12, 1"})
+    refused(machine.run("serve", VENV_IS_MISSING="1"), "python3.12 has no", "sudo apt-get install python3.12-venv")
+
+
+def test_an_environment_whose_python_has_become_another_is_made_again(machine: Machine) -> None:
+    machine.run("serve")
+    assert machine.calls
+    done = machine.run("serve", PYTHON_IS_ANOTHER="1")
+    assert done.returncode == 0
+    assert "making it again" in done.stderr
+    assert machine.calls == ["python3 venv .venv", "install .[server,image]"]
+
+
+def test_an_environment_that_is_not_ours_is_never_removed(machine: Machine) -> None:
+    theirs = machine.tree / ".venv" / "theirs"
+    theirs.parent.mkdir()
+    theirs.touch()
+    machine.run("serve", PYTHON_IS_ANOTHER="1")
+    assert theirs.exists()
 
 
 def test_what_pip_cannot_install_is_told_with_its_last_lines_and_tried_again(machine: Machine) -> None:
     done = machine.run("serve", PIP_FAILS="1")
     refused(done, "pip could not install trtserve[server,image]", ".venv/pip.log")
     assert "what pip said last" in done.stderr
-    assert machine.calls == ["venv .venv", "install .[server,image]"]
+    assert machine.calls == ["python3 venv .venv", "install .[server,image]"]
     assert machine.run("serve").returncode == 0
     assert machine.calls == ["install .[server,image]"]
 
