@@ -59,6 +59,8 @@ def _next_command(app: App, ready: Sequence[Entry]) -> str:
     target = grpc_targets(app)[0]
     url = "" if target == "127.0.0.1:8001" else f" --url {target}"
     tls = " --tls" if app.config.tls_certificate else ""
+    if app.config.tls_client_ca:
+        tls += " --private-key CLIENT.key --certificate-chain CLIENT.pem"
     return f"{_client_program()}{url}{tls} " + (f"model {ready[0].name}" if ready else "models")
 
 

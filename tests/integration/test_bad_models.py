@@ -169,7 +169,7 @@ def a_folder_in_place_of_the_file(folder: Path) -> None:
 # ---- The folders
 
 
-@case("bad/1", "holds no model.onnx", "put the model there")
+@case("bad/1", "holds no model.onnx", "put the ONNX file there", "default_model_filename")
 def an_empty_version_folder(folder: Path) -> None:
     (folder / "1").mkdir()
 

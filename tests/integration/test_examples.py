@@ -23,7 +23,7 @@ README = (ROOT / "README.md").read_text()
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """The address of a server of the examples."""
-    server = RunningServer(model_repository=(str(ROOT / "examples" / "models"),))
+    server = RunningServer(model_repository=(str(ROOT / "examples" / "models"),), allow_client_shared_memory=True)
     yield server.url
     server.stop()
 
@@ -74,6 +74,16 @@ def test_the_scripts_are_short_and_shown_as_they_are() -> None:
         assert len((EXAMPLE / script).read_text().splitlines()) <= 15
     (shown,) = re.findall(r"```python\n(image = [^`]+)```", README)
     assert shown in (EXAMPLE / "infer.py").read_text()
+
+
+def test_the_page_of_the_client_can_be_run_as_it_stands(url: str) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "client.md").read_text(), re.DOTALL)
+    program = "\n".join(blocks).replace("127.0.0.1:8001", url)
+    command = [sys.executable, "-W", "error", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "shape [1, 8, 8] given" in done.stdout
+    assert "did you mean 'digits'?" in done.stdout
 
 
 def test_the_model_is_small() -> None:

@@ -14,6 +14,7 @@ from tests.models import make_models
 from tests.support.oip_client import Client
 from tests.support.running_server import RunningServer
 from trtserve_engines.config import ConfigError
+from trtserve_server.banner import banner
 
 Serve = Callable[..., RunningServer]
 Connect = Callable[..., Client]
@@ -113,6 +114,7 @@ def test_a_client_with_a_certificate_of_the_clients_authority_is_served(
 ) -> None:
     server = serve(**server_files, **models, tls_client_ca=str(authority.certificate))
     assert connect(server, credentials(authority, authority.issue("client"))).call("ServerLive").live
+    assert "--tls --private-key CLIENT.key --certificate-chain CLIENT.pem model" in banner(server.app, 1.0)
 
 
 def test_a_client_without_a_certificate_is_refused_where_one_is_wanted(

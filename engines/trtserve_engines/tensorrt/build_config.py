@@ -61,9 +61,13 @@ class BuildConfig:
     profiles: tuple[str, ...] = option(
         (), "optimization profile NAME=MIN:OPT:MAX, several inputs with spaces between; absent = derived from the model"
     )
-    max_batch_size: int = option(32, "rows of the largest batch, where the profile is derived")
+    max_batch_size: int = option(
+        32, "rows of the largest batch, where the profile is derived; a server's follow from the model's max_batch_size"
+    )
     preferred_batch_size: int = option(
-        0, "rows that kernels are tuned for, where the profile is derived; 0 = max_batch_size"
+        0,
+        "rows that kernels are tuned for, where the profile is derived, 0 = max_batch_size; a server's follow from the"
+        " model's preferred_batch_sizes",
     )
 
     tf32: bool = option(True, "FP32 matrix products may use TensorFloat-32 (10 bits of mantissa)")

@@ -176,7 +176,7 @@ def _number_of(version: str) -> tuple[int, str]:
     return (int(version) if version.isdecimal() else 0, version)
 
 
-def serves(versions: Mapping[str, Entry], source: ModelVersion) -> bool:
+def is_current(versions: Mapping[str, Entry], source: ModelVersion) -> bool:
     """Whether nothing is to be done: this very source serves, and nothing failed to take its place since."""
     entry = versions.get(source.version)
     return entry is not None and entry.state is State.READY and entry.source == source and not entry.reason

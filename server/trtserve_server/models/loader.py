@@ -146,38 +146,42 @@ def _finish(
         signature = agreed_signature(config, engine.signature, max_batch_size)
         labels = read_labels(source)
         warmup = warmup_requests(config.warmup, signature, max_batch_size, source.folder)
-        alone = sum(placed.instances for placed in opened.engines) <= 1  # 0 = any number
-        # A script waits, so it never runs on the loop.
-        inline_rows = 0
-        if alone and model is not None:
-            inline_rows = quick_rows(engine, model, max_batch_size, server.inline_run_limit_us / 1e6)
-        # Who names sizes or a delay wants batches, whatever they gain.
-        wanted = config.batching.preferred_batch_sizes or config.batching.max_queue_delay_us
-        fixed_rows = (
-            math.inf if inline_rows or wanted or model is None else fixed_rows_of(engine, model, max_batch_size)
-        )
+        inline_rows = _inline_rows(opened, model, max_batch_size, server)
+        fixed_rows = math.inf if inline_rows else _fixed_rows(engine, model, max_batch_size, config)
     except BaseException:
         opened.close()
         raise
     log.info("%s/%s: %s: %s", source.name, source.version, "batched" if max_batch_size else "not batched", reason)
     if fixed_rows != math.inf:
         log.info("%s/%s: a batch costs as much as %.2g rows beside its own", source.name, source.version, fixed_rows)
-    inline = inline_rows >= max(1, max_batch_size)
-    opened = replace(opened, engines=tuple(_counted(placed, inline=inline) for placed in opened.engines))
-    seconds = time.monotonic() - start
-    return LoadedModel(
-        source,
-        opened,
-        signature,
-        max_batch_size,
-        reason,
-        labels,
-        warmup,
-        inline_rows,
-        fixed_rows,
-        seconds,
-        awaits_engine,
+    loaded = LoadedModel(
+        source=source,
+        opened=opened,
+        signature=signature,
+        max_batch_size=max_batch_size,
+        batching_reason=reason,
+        labels=labels,
+        warmup=warmup,
+        inline_rows=inline_rows,
+        fixed_rows=fixed_rows,
+        load_s=time.monotonic() - start,
+        awaits_engine=awaits_engine,
     )
+    counted = tuple(_counted(placed, inline=loaded.inline) for placed in opened.engines)
+    return replace(loaded, opened=replace(opened, engines=counted))
+
+
+def _inline_rows(opened: OpenedModel, model: OnnxModel | None, max_batch_size: int, server: ServerConfig) -> int:
+    # A script waits, and who asks for several instances wants runs side by side: neither is for the loop.
+    if model is None or sum(placed.instances for placed in opened.engines) > 1:
+        return 0
+    return quick_rows(opened.engines[0].engine, model, max_batch_size, server.inline_run_limit_us / 1e6)
+
+
+def _fixed_rows(engine: Engine, model: OnnxModel | None, max_batch_size: int, config: ModelConfig) -> float:
+    # Who names sizes or a delay wants batches, whatever they gain.
+    wanted = config.batching.preferred_batch_sizes or config.batching.max_queue_delay_us
+    return math.inf if wanted or model is None else fixed_rows_of(engine, model, max_batch_size)
 
 
 def _counted(placed: PlacedEngine, *, inline: bool) -> PlacedEngine:

@@ -17,7 +17,7 @@ from trtserve_engines.step import Cancel, Step, Watch
 from trtserve_server.config import ServerConfig
 from trtserve_server.errors import ServerStopping
 from trtserve_server.models.assembly import Assembly, needed_by
-from trtserve_server.models.catalogue import STOPPING, UNLOADED, Entry, State, serves
+from trtserve_server.models.catalogue import STOPPING, UNLOADED, Entry, State, is_current
 from trtserve_server.models.countdown import after
 from trtserve_server.models.departures import Departures
 from trtserve_server.models.ensemble import LoadedEnsemble, load_ensemble
@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 
 OnReplaced = Callable[[Sequence[str]], None]
 """Gets the reasons of the versions that could not be loaded; none where all serve."""
-
 
 Loaded = LoadedModel | LoadedEnsemble | Exception
 
@@ -92,7 +91,7 @@ class Registry(Assembly):
         for version in [version for version, entry in versions.items() if not entry.wanted]:
             if version not in replacement.wanted:
                 del versions[version]
-        changed = [source for source in replacement.wanted.values() if not serves(versions, source)]
+        changed = [source for source in replacement.wanted.values() if not is_current(versions, source)]
         for source in changed:
             entry = versions.get(source.version)
             if entry is None or entry.state is not State.READY:

@@ -25,6 +25,10 @@ CONFIG_FILES = ("model.toml", "config.pbtxt")
 DATA_FOLDER = "warmup"
 """Where in a model's folder files of warm-up data lie, as at Triton."""
 
+_WANTED_FILE = (
+    "put the ONNX file there, or say what it is called: filename in model.toml, default_model_filename in config.pbtxt"
+)
+
 
 @dataclass(frozen=True)
 class ModelVersion:
@@ -182,7 +186,7 @@ def _versions_in_folder(folder: Path, config: ServerConfig, values: Mapping[str,
 def _version(folder: Path, number: int, config: ModelConfig, beside: Fingerprint) -> ModelVersion:
     path = folder / str(number) / config.filename
     found = path.exists() or config.ensemble
-    problem = "" if found else f"{path.parent} holds no {config.filename}; put the model there"
+    problem = "" if found else f"{path.parent} holds no {config.filename}; {_WANTED_FILE}"
     content = beside + folder_fingerprint(path.parent)
     return ModelVersion(folder.name, str(number), path, config, problem, content)
 

@@ -52,7 +52,8 @@ class QueueServer:
     async def start(self) -> None:
         """See GrpcServer."""
         self._server.start()
-        self._pump = Pump(self._queue, self._failed, asyncio.get_running_loop())
+        # Tags are methods of calls, or of this server.
+        self._pump = Pump(self._queue, lambda tag: _fail(tag.__self__), asyncio.get_running_loop())
         for _ in range(_AHEAD):
             self._ask()
         self._pump.start()
@@ -76,15 +77,6 @@ class QueueServer:
     def _ask(self) -> None:
         self._server.request_call(self._queue, self._queue, self._came)
 
-    def _failed(self, tag: Any) -> None:
-        """What a service raises nevertheless ends that call, and nothing else. Tags are methods of calls or of ours."""
-        self._fail(tag.__self__)
-
-    def _fail(self, call: object) -> None:
-        log.exception("a call was not handled to its end")
-        if isinstance(call, QueueCall):
-            call.end(grpc.StatusCode.UNKNOWN, "the server failed to handle the call; its log has the details")
-
     def _ended(self, _: Event) -> None:
         assert self._shut_down is not None
         self._shut_down.set_result(None)
@@ -98,7 +90,14 @@ class QueueServer:
         try:
             self._beginnings.get(event.call_details.method, _unknown)(call)
         except Exception:
-            self._fail(call)
+            _fail(call)
+
+
+def _fail(call: object) -> None:
+    """What a service raises nevertheless ends its call, and nothing else. To be called while that is handled."""
+    log.exception("a call was not handled to its end")
+    if isinstance(call, QueueCall):
+        call.end(grpc.StatusCode.UNKNOWN, "the server failed to handle the call; its log has the details")
 
 
 def _beginning(handler: Unary | Streaming) -> Callable[[QueueCall], None]:
