@@ -12,7 +12,7 @@
         ├── DeadlineExceeded           DEADLINE_EXCEEDED
         ├── Cancelled                  CANCELLED
         ├── Unavailable                UNAVAILABLE
-        ├── Overloaded                 RESOURCE_EXHAUSTED
+        ├── ResourceExhausted          RESOURCE_EXHAUSTED
         ├── Unimplemented              UNIMPLEMENTED
         ├── PermissionDenied           PERMISSION_DENIED
         ├── Unauthenticated            UNAUTHENTICATED
@@ -103,14 +103,14 @@ class Cancelled(ServerError):
 
 
 class Unavailable(ServerError):
-    """Nothing answers at the URL, or the server says that it cannot serve now."""
+    """Nothing answers at the URL, or the server cannot take it now: it loads, stops, or has as much as it can do."""
 
     code = StatusCode.UNAVAILABLE
     hint = "is the server running there, and has it loaded the model?"
 
 
-class Overloaded(ServerError):
-    """A queue or a limit of the server is exhausted, or a message is larger than one side takes."""
+class ResourceExhausted(ServerError):
+    """A run needs more memory than there is, or a message is larger than one side takes."""
 
     code = StatusCode.RESOURCE_EXHAUSTED
     hint = "send fewer requests at once, or smaller ones, and try again later"

@@ -13,11 +13,11 @@ from trtserve_engines.errors import BackendUnavailableError
 from trtserve_engines.look_at_machine import look_at_machine
 from trtserve_protos import health, oip, row_inference
 from trtserve_server.config import ServerConfig
+from trtserve_server.http_server import HttpServer
 from trtserve_server.listening import listen
 from trtserve_server.log_output import LogOutput
 from trtserve_server.loop_watch import LoopWatch
 from trtserve_server.metrics import Metrics
-from trtserve_server.metrics_server import MetricsServer
 from trtserve_server.models.catalogue import State
 from trtserve_server.models.control import ModelControl
 from trtserve_server.models.registry import Registry
@@ -111,7 +111,8 @@ class App:
         )
         self._rows = RowInferenceService(self.codec, self._intake, host.budget, config.stream_window)
         self._serving = False
-        self._metrics: MetricsServer | None = None
+        self._http: HttpServer | None = None
+        self._said_ready = False  # what was published last, for other threads
         self._loop_statistics = LoopStatistics()
         self._loop_watch: LoopWatch | None = None
         self.grpc_ports: list[int] = []
@@ -139,14 +140,14 @@ class App:
 
     @property
     def http_port(self) -> int:
-        """The port of /metrics; 0 where there is none."""
-        return self._metrics.port if self._metrics else 0
+        """The port of the HTTP endpoint; 0 where there is none."""
+        return self._http.port if self._http else 0
 
     async def start(self) -> None:
         """Listens, not yet ready; loads and warms up every model; is ready. Raises ConfigError."""
         if self.config.http_address:
             metrics = Metrics(self.registry.models, self.registry.builds, self._loop_statistics)
-            self._metrics = MetricsServer(self.config.http_address, metrics.text)
+            self._http = HttpServer(self.config.http_address, metrics.text, lambda: self._said_ready)
         self._server = self._make_server()
         self.grpc_ports = await self._listen()
         await self._server.start()
@@ -195,8 +196,8 @@ class App:
             executor.shutdown(wait=False, cancel_futures=True)
         if self._loop_watch:
             self._loop_watch.close()
-        if self._metrics:
-            await loop.run_in_executor(None, self._metrics.close)
+        if self._http:
+            await loop.run_in_executor(None, self._http.close)
 
     def _lose_device(self, reason: str) -> None:
         if not self.device_lost.is_set():
@@ -239,15 +240,16 @@ class App:
         try:
             return [listen(self._server, address, self._credentials) for address in self.config.grpc_addresses]
         except ConfigError:
-            if self._metrics:
-                self._metrics.close()
+            if self._http:
+                self._http.close()
             # Addresses that were bound before the one that cannot be: gRPC gives them back only once it has begun.
             await self._server.start()
             await self._server.stop(0)
             raise
 
     def _publish_health(self) -> None:
-        ready = "SERVING" if self.ready else "NOT_SERVING"
+        self._said_ready = self.ready
+        ready = "SERVING" if self._said_ready else "NOT_SERVING"
         statuses = dict.fromkeys(("", oip.SERVICE, row_inference.SERVICE, health.SERVICE), ready)
         if not self._serving:  # at the start and the end, when every one of thousands of models changes its state
             self._health.update(statuses | dict.fromkeys(self.registry.names(), "NOT_SERVING"))

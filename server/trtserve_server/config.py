@@ -109,7 +109,7 @@ class ServerConfig:
     grpc_address: str = option(
         "127.0.0.1:8001", "HOST:PORT (port 0 = any free one) or unix:/PATH that gRPC listens on; several with commas"
     )
-    http_address: str = option("127.0.0.1:8002", "HOST:PORT that /metrics listens on; empty = no metrics endpoint")
+    http_address: str = option("127.0.0.1:8002", "HOST:PORT of the HTTP endpoint, for metrics and probes; empty = none")
     backend: str = option("auto", "what executes the models", choices=BACKENDS)
     device: str = option("auto", "where they execute: auto, cpu, gpu (every GPU) or gpu:0,1")
     cuda_driver: str = option(

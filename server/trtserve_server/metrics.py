@@ -1,6 +1,6 @@
 """Every metric: its name, Triton's where Triton has it, its help, and which of the models' statistics it is.
 
-Nothing is counted here: a scrape reads what the models count anyway. `metrics_server` answers scrapes.
+Nothing is counted here: a scrape reads what the models count anyway. `http_server` answers scrapes.
 """
 
 from __future__ import annotations

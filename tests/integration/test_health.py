@@ -17,6 +17,7 @@ from tests.support.gate import GatedEngines
 from tests.support.oip_client import Client, infer_request
 from tests.support.running_server import RunningServer
 from trtserve_protos import health, oip, row_inference
+from trtserve_server.http_server import LIVE, READY
 from trtserve_server.models import loader
 
 Serve = Callable[..., RunningServer]
@@ -171,6 +172,7 @@ def test_a_server_listens_before_its_models_are_loaded_and_serves_after(
         assert {next(watcher) for watcher in watchers.values()} == {"NOT_SERVING"}
         assert client.call("ServerLive").live
         assert not client.call("ServerReady").ready
+        assert (server.http_status(LIVE), server.http_status(READY)) == (200, 400)
         assert not client.call("ModelReady", name="m").ready
         assert client.states() == {"m": ("LOADING", "")}
         assert not client.call("RepositoryIndex", ready=True).models
@@ -180,6 +182,7 @@ def test_a_server_listens_before_its_models_are_loaded_and_serves_after(
             assert "'m' version 1 is loading; send again later" in error.details()
         engines.gate.open()
         assert {next(watcher) for watcher in watchers.values()} == {"SERVING"}
+        assert (server.http_status(LIVE), server.http_status(READY)) == (200, 200)
         np.testing.assert_array_equal(client.infer(infer_request("m", {"x": X}))["y"], 2 * X)
     finally:
         engines.gate.open()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import closing
+from http.client import HTTPConnection
 from typing import Any
 from urllib.request import urlopen
 
@@ -43,6 +45,13 @@ class RunningServer:
     def metrics_url(self) -> str:
         """Where the metrics are."""
         return f"http://127.0.0.1:{self.app.http_port}/metrics"
+
+    def http_status(self, path: str) -> int:
+        """The status with which the HTTP endpoint answers."""
+        connection = HTTPConnection("127.0.0.1", self.app.http_port, timeout=20)
+        with closing(connection):
+            connection.request("GET", path)
+            return connection.getresponse().status
 
     def metrics(self) -> str:
         """What the metrics endpoint gives."""

@@ -27,7 +27,7 @@ from trtserve_client import (
     ModelIndex,
     ModelMetadata,
     NotFound,
-    Overloaded,
+    ResourceExhausted,
     ServerMetadata,
     TensorMetadata,
     Unavailable,
@@ -161,8 +161,8 @@ def test_retries_can_be_switched_off(server: Any, attempts: int) -> None:
 
 
 def test_other_errors_are_not_tried_again(client: Client, server: Any) -> None:
-    server.answers["ModelInfer"] = abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "queue is full")
-    with pytest.raises(Overloaded, match="queue is full"):
+    server.answers["ModelInfer"] = abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too little memory")
+    with pytest.raises(ResourceExhausted, match="too little memory"):
         client.infer("echo", ROW)
     assert server.calls.count("ModelInfer") == 1
 
@@ -210,7 +210,7 @@ def test_messages_have_no_limit_of_ours(client: Client) -> None:
 
 
 def test_a_limit_can_be_set(server: Any) -> None:
-    with Client(server.url, options=ChannelOptions(max_send_bytes=1000)) as client, pytest.raises(Overloaded):
+    with Client(server.url, options=ChannelOptions(max_send_bytes=1000)) as client, pytest.raises(ResourceExhausted):
         client.infer("echo", {"x": np.zeros((1000, 2), np.float32)})
 
 

@@ -1,4 +1,4 @@
-"""The HTTP endpoint of the metrics: GET /metrics and nothing else, for a bounded number of clients at a time."""
+"""The HTTP endpoint: the metrics and Triton's two probes, for a bounded number of clients at a time. No inference."""
 
 from __future__ import annotations
 
@@ -15,25 +15,36 @@ from trtserve_server.config import parse_address
 MAX_CONNECTIONS = 32
 """At a time: each has a thread, of which it must not need more than scrapes do."""
 
+METRICS, LIVE, READY = "/metrics", "/v2/health/live", "/v2/health/ready"
+
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _POLL_S = 0.05  # how soon the thread notices that it shall end
 _PATIENCE_S = 10.0
 """What a client has for each step of its request; then its connection is closed."""
 
 
-class MetricsServer:
-    """Answers with `text` on threads of its own. Raises ConfigError where the address cannot be listened on."""
+class HttpServer:
+    """Answers on threads of its own, on which it calls `metrics` for their text and `is_ready` for the probe.
 
-    def __init__(self, address: str, text: Callable[[], bytes], patience_s: float = _PATIENCE_S) -> None:
+    Raises ConfigError where the address cannot be listened on.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        metrics: Callable[[], bytes],
+        is_ready: Callable[[], bool],
+        patience_s: float = _PATIENCE_S,
+    ) -> None:
         host, port = parse_address(address, "http_address")
         try:
-            self._server = _HttpServer((host, port), _handler_class(text, patience_s))
+            self._server = _BoundedServer((host, port), _handler_class(metrics, is_ready, patience_s))
         except OSError as error:
             raise ConfigError(
                 f"http_address = {address!r} cannot be listened on: {error.strerror};"
                 " free the port or choose another with --http-address"
             ) from error
-        self._thread = Thread(target=self._server.serve_forever, args=(_POLL_S,), name="metrics", daemon=True)
+        self._thread = Thread(target=self._server.serve_forever, args=(_POLL_S,), name="http", daemon=True)
         self._thread.start()
 
     @property
@@ -48,7 +59,7 @@ class MetricsServer:
         self._thread.join()
 
 
-class _HttpServer(ThreadingHTTPServer):
+class _BoundedServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 2 * MAX_CONNECTIONS
 
@@ -76,22 +87,32 @@ class _HttpServer(ThreadingHTTPServer):
             self._places.release()
 
 
-def _handler_class(text: Callable[[], bytes], patience_s: float) -> type[BaseHTTPRequestHandler]:
+def _handler_class(
+    metrics: Callable[[], bytes], is_ready: Callable[[], bool], patience_s: float
+) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = patience_s
 
         def do_GET(self) -> None:
-            if self.path.partition("?")[0] != "/metrics":
-                self.send_error(404, "only /metrics is here")
-                return
-            body = text()
-            self.send_response(200)
-            self.send_header("Content-Type", _CONTENT_TYPE)
+            path = self.path.partition("?")[0]
+            if path == METRICS:
+                self._answer(200, metrics())
+            elif path == LIVE:
+                self._answer(200)
+            elif path == READY:
+                self._answer(200 if is_ready() else 400)  # as the Open Inference Protocol has it
+            else:
+                self.send_error(404, f"here are {METRICS}, {LIVE} and {READY}; inference is gRPC's alone")
+
+        def _answer(self, status: int, body: bytes = b"") -> None:
+            self.send_response(status)
+            if body:
+                self.send_header("Content-Type", _CONTENT_TYPE)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
         def log_message(self, format: str, *arguments: object) -> None:
-            """Scrapes are not logged."""
+            """Scrapes and probes are not logged."""
 
     return Handler

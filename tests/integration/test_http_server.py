@@ -1,33 +1,59 @@
-"""The HTTP endpoint for metrics against clients that hold it up."""
+"""The HTTP endpoint: its probes, and clients that hold it up."""
 
 from __future__ import annotations
 
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from http.client import HTTPConnection
 from urllib.request import urlopen
 
+import pytest
+
 from tests.support.oip_client import WAIT_S
-from trtserve_server.metrics_server import MAX_CONNECTIONS, MetricsServer
+from trtserve_server.http_server import LIVE, MAX_CONNECTIONS, METRICS, READY, HttpServer
 
 
 @contextmanager
-def serving(**options: float) -> Iterator[MetricsServer]:
-    server = MetricsServer("127.0.0.1:0", lambda: b"up 1\n", **options)
+def serving(is_ready: Callable[[], bool] = lambda: True, **options: float) -> Iterator[HttpServer]:
+    server = HttpServer("127.0.0.1:0", lambda: b"up 1\n", is_ready, **options)
     yield server
     server.close()
 
 
-def connected(server: MetricsServer) -> socket.socket:
+def connected(server: HttpServer) -> socket.socket:
     return socket.create_connection(("127.0.0.1", server.port), WAIT_S)
 
 
-def scrape(server: MetricsServer) -> bytes:
+def answer(server: HttpServer, path: str) -> tuple[int, bytes]:
+    with closing(HTTPConnection("127.0.0.1", server.port, timeout=WAIT_S)) as connection:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read()
+
+
+def scrape(server: HttpServer) -> bytes:
     with urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=WAIT_S) as response:
         body: bytes = response.read()
     return body
+
+
+@pytest.mark.parametrize("is_ready", [True, False])
+def test_the_probes_say_200_for_yes_and_400_for_no(is_ready: bool) -> None:
+    with serving(is_ready=lambda: is_ready) as server:
+        assert answer(server, LIVE) == (200, b"")
+        assert answer(server, READY) == (200 if is_ready else 400, b"")
+        assert answer(server, READY + "?verbose") == answer(server, READY)
+
+
+def test_what_is_not_there_is_named_with_what_is() -> None:
+    with serving() as server:
+        status, body = answer(server, "/v2/models/m/infer")
+    assert status == 404
+    for word in (METRICS, LIVE, READY, "inference is gRPC"):
+        assert word in body.decode()
 
 
 def test_a_client_that_says_nothing_or_half_a_request_is_dropped() -> None:
