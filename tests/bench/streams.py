@@ -1,5 +1,6 @@
 """One bidirectional stream with 16 requests in flight against 16 concurrent unary calls: to the same server, and to
-the plain servicer, whose rate does not grow when ours does. The first stands beside what the transport does by itself.
+the plain servicer, whose rate does not grow when ours does. The first stands beside what the transport does at best,
+answering with bytes that were made once: what its ratio would be if our own work on a request took no time.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def run(folder: Path, rounds: int, seconds: float) -> Iterator[Ratio]:
             return closed_loop(url, tiny, IN_FLIGHT, seconds).rate
 
         bare, bare_unary = medians(in_turn(rounds, partial(stream, echo), partial(unary, echo)))
-        by_itself = f"; the transport by itself {bare:.0f}/s / {bare_unary:.0f}/s = {bare / bare_unary:.2f}"
+        by_itself = f"; the transport at best {bare:.0f}/s / {bare_unary:.0f}/s = {bare / bare_unary:.2f}"
         for what, to, more in (("16 unary", url, by_itself), ("16 unary to the baseline", plain, "")):
             pairs = in_turn(rounds, partial(stream, url), partial(unary, to))
             figures = "{:.0f}/s / {:.0f}/s".format(*medians(pairs)) + more

@@ -184,11 +184,12 @@ def test_a_model_that_does_not_serve_has_no_metrics_and_breaks_none(serve: Serve
     assert "broken" not in get(running).text
 
 
-@pytest.mark.parametrize("path", ["/", "/metric", "/metrics/", "/metricss", "/v2/health/live"])
+@pytest.mark.parametrize("path", ["/", "/metric", "/metrics/", "/metricss", "/v2/health", "/v2/models/m/infer"])
 def test_there_is_nothing_else(server: RunningServer, path: str) -> None:
     response = get(server, path)
     assert response.status == 404
-    assert "only /metrics is here" in response.text
+    for word in (METRICS, LIVE, READY, "inference is gRPC"):
+        assert word in response.text
 
 
 def test_a_query_is_ignored(server: RunningServer) -> None:
