@@ -13,7 +13,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.support.oip_client import WAIT_S
-from trtserve_server.http_server import LIVE, MAX_CONNECTIONS, METRICS, READY, HttpServer
+from trtserve_server.http_server import LIVE, MAX_CONNECTIONS, READY, HttpServer
 
 
 @contextmanager
@@ -46,14 +46,6 @@ def test_the_probes_say_200_for_yes_and_400_for_no(is_ready: bool) -> None:
         assert answer(server, LIVE) == (200, b"")
         assert answer(server, READY) == (200 if is_ready else 400, b"")
         assert answer(server, READY + "?verbose") == answer(server, READY)
-
-
-def test_what_is_not_there_is_named_with_what_is() -> None:
-    with serving() as server:
-        status, body = answer(server, "/v2/models/m/infer")
-    assert status == 404
-    for word in (METRICS, LIVE, READY, "inference is gRPC"):
-        assert word in body.decode()
 
 
 def test_a_client_that_says_nothing_or_half_a_request_is_dropped() -> None:

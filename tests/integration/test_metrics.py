@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.models import make_models
 from tests.support.oip_client import Client, infer_request
 from tests.support.running_server import RunningServer
+from trtserve_server.http_server import LIVE, METRICS, READY
 
 Serve = Callable[..., RunningServer]
 Connect = Callable[..., Client]
