@@ -77,10 +77,11 @@ def values_from_json(text: str) -> dict[str, Any]:
     """The values that a ModelConfig message in JSON sets, by our names. Raises ConfigError."""
     message = oip.ModelConfig()
     try:
-        json_format.Parse(text, message, descriptor_pool=POOL)
-        if not isinstance(json.loads(text), dict):  # an empty list passes for an empty message
+        # An empty list passes for an empty message, and older versions of protobuf raise what comes for other values.
+        if not isinstance(json.loads(text), dict):
             raise json_format.ParseError("wanted is an object, {...}")
-    except json_format.ParseError as error:
+        json_format.Parse(text, message, descriptor_pool=POOL)
+    except (ValueError, json_format.ParseError) as error:
         raise ConfigError(f"it is not a ModelConfig in JSON: {error}") from None
     return values_from_message(message, "configuration of a load request")
 
